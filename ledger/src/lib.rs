@@ -27,7 +27,7 @@ pub use crate::log::{
 pub use crate::log::{
     FRAME_BYTES_MAX, PublishError, PublishOutcome, ReplicaHealth, ReplicaProgress, ReplicatedLog,
     ReplicatedLogOptions, Replication, ReplicationError, StreamComparison, StreamFrame,
-    StreamJoinError, compare_journal, publish_journal,
+    StreamJoinError, StreamStatus, compare_journal, publish_journal,
 };
 pub use crate::{
     event::{

@@ -38,7 +38,7 @@ pub use self::local::{
 pub use self::replicated::{
     FRAME_BYTES_MAX, PublishError, PublishOutcome, ReplicaHealth, ReplicaProgress, ReplicatedLog,
     ReplicatedLogOptions, Replication, ReplicationError, StreamComparison, StreamFrame,
-    StreamJoinError, compare_journal, publish_journal,
+    StreamJoinError, StreamStatus, compare_journal, publish_journal,
 };
 pub use self::{
     faulty::{Fault, Faulty},

@@ -67,6 +67,8 @@ mod quota;
 
 mod refusals;
 
+mod stream_watch;
+
 mod read_order;
 
 mod request_log;

@@ -18,7 +18,8 @@ use metrics_exporter_prometheus::{
 
 use crate::{
     admission::Check, connections::bound::Bound, disk::Disk, keypackage_store::KeyPackageStore,
-    open_requests::OpenRequests, problem::ReachedLimit, quota::Addresses, transparency::Ledger,
+    open_requests::OpenRequests, problem::ReachedLimit, quota::Addresses,
+    stream_watch::StreamReport, transparency::Ledger,
 };
 
 /// The upper ends of the latency histogram, in seconds.
@@ -68,6 +69,8 @@ pub(crate) struct Figures<'a> {
     pub(crate) polls: &'a OpenRequests,
     /// The replicated log, in a cluster.
     pub(crate) replica: Option<&'a ReplicatedLog>,
+    /// The last known state of its stream.
+    pub(crate) stream: Option<StreamReport>,
 }
 
 /// One request that was answered.
@@ -259,19 +262,35 @@ impl Metrics {
             number("keypool_connections", open.connections);
             number("keypool_streams", open.streams.len());
             number("keypool_mailbox_polls", open.polls.len());
-            if let Some(replica) = open.replica {
-                let ReplicaProgress { taken_in, last } = replica.progress();
-                position("keypool_stream_taken_in_frames", taken_in);
-                position("keypool_stream_last_frame", last);
-                let follows = replica.health() == ReplicaHealth::Following;
-                gauge!("keypool_stream_followed").set(if follows { 1.0 } else { 0.0 });
-            }
+            measure_stream(open);
             if let Some(ledger) = ledger {
                 position("keypool_checkpoint_position", ledger.published().size());
                 position("keypool_scrub_position", ledger.compared());
             }
         });
         self.handle.render()
+    }
+}
+
+/// Measures the replicated stream; a server that runs alone has no such figures.
+fn measure_stream(open: &Figures<'_>) {
+    let known = open.stream.as_ref().and_then(|report| report.known.as_ref());
+    if let Some(replica) = open.replica {
+        let ReplicaProgress { taken_in, last } = replica.progress();
+        position("keypool_stream_taken_in_frames", taken_in);
+        let told = known.map_or(0, |(status, _)| status.last);
+        position("keypool_stream_last_frame", last.max(told));
+        let follows = replica.health() == ReplicaHealth::Following;
+        gauge!("keypool_stream_followed").set(if follows { 1.0 } else { 0.0 });
+    }
+    if let Some(report) = &open.stream {
+        gauge!("keypool_stream_has_leader").set(if report.has_leader { 1.0 } else { 0.0 });
+    }
+    if let Some((status, age)) = known {
+        position("keypool_stream_lost_frames", status.lost);
+        number("keypool_stream_current_replicas", status.current_replicas);
+        number("keypool_stream_replicas", status.replicas);
+        gauge!("keypool_stream_status_age_seconds").set(age.as_secs_f64());
     }
 }
 
@@ -410,8 +429,26 @@ fn describe_stream() {
         "In a cluster, 1 while the replicated stream is followed."
     );
     describe_gauge!("keypool_stream_taken_in_frames", "In a cluster, the last frame taken in.");
+    describe_gauge!("keypool_stream_last_frame", "In a cluster, the stream's last known frame.");
     describe_gauge!(
-        "keypool_stream_last_frame",
-        "In a cluster, the stream's last frame, as heard."
+        "keypool_stream_has_leader",
+        "In a cluster, 1 while a node leads the stream and answers this server."
+    );
+    describe_gauge!(
+        "keypool_stream_lost_frames",
+        "In a cluster, frames that the stream's leader has lost."
+    );
+    describe_gauge!(
+        "keypool_stream_current_replicas",
+        "In a cluster, nodes whose copy of the stream is up to date."
+    );
+    describe_gauge!(
+        "keypool_stream_replicas",
+        "In a cluster, nodes that should have a copy of the stream."
+    );
+    describe_gauge!(
+        "keypool_stream_status_age_seconds",
+        Unit::Seconds,
+        "In a cluster, the age of the last answer about the stream."
     );
 }

@@ -320,7 +320,8 @@ impl RunningServer {
         warn_of_missing_backups(&self.settings);
         look_at_disk(&self.state, &self.settings).await;
         drop(started.send(Ok(ledger_key)));
-        let background = Background::start(&self.state, &self.settings, webhook);
+        let background =
+            Background::start(&self.state, &self.settings, (self.replication.clone(), webhook));
         let how = self.stopping.recv().await.unwrap_or(Ended::Failed);
         tracing::info!(?how, "stopping");
         self.state.stopping.send_replace(true);

@@ -20,7 +20,8 @@ use crate::{
     erasing::ErasureFile, history_reads::HistoryReads, home_copies::HomeCopies,
     keypackage_store::KeyPackageStore, metrics::Metrics, open_requests::OpenRequests,
     operator_page::OperatorDesk, pools::Progress, problem::Failure, prune_turns::PruneTurns,
-    quota::Addresses, refusals::RefusalRecord, registration::Registrar, transparency::Ledger,
+    quota::Addresses, refusals::RefusalRecord, registration::Registrar, stream_watch::StreamWatch,
+    transparency::Ledger,
 };
 
 /// The store as the server runs it.
@@ -32,6 +33,8 @@ pub(crate) struct State {
     pub(crate) store: OnceLock<Store>,
     /// The replicated log; set with the store, in a cluster alone.
     pub(crate) replica: OnceLock<Arc<ReplicatedLog>>,
+    /// The last known state of the stream, in a cluster alone.
+    pub(crate) stream_watch: StreamWatch,
     /// The published ledger; set with the store.
     pub(crate) ledger: OnceLock<Arc<Ledger>>,
     /// The record of refusals; set with the store.

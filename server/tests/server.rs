@@ -144,8 +144,20 @@ mod clock;
 mod cluster;
 
 #[cfg(feature = "cluster")]
+#[path = "server/nats_nodes.rs"]
+mod nats_nodes;
+
+#[cfg(feature = "cluster")]
+#[path = "server/cluster_load.rs"]
+mod cluster_load;
+
+#[cfg(feature = "cluster")]
 #[path = "server/cluster_chaos.rs"]
 mod cluster_chaos;
+
+#[cfg(feature = "cluster")]
+#[path = "server/cluster_metrics.rs"]
+mod cluster_metrics;
 
 #[path = "server/tls.rs"]
 mod tls;

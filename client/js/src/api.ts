@@ -2404,7 +2404,8 @@ export interface paths {
             cookie?: never;
         };
         /** Readiness of the server: its log is replayed, its clock is trusted, and the disk of the log has room. While
-         *     that disk is low, a further line names the requests that are refused. */
+         *     that disk is low, a further line names the requests that are refused; in a cluster further lines name the faults
+         *     of the stream. */
         get: {
             parameters: {
                 query?: never;

@@ -38,5 +38,4 @@ pub use self::{
     error::NatsError,
     replication::NatsReplication,
     settings::{NatsCredentials, NatsSettings, NatsTls},
-    status::NatsStreamStatus,
 };

@@ -148,6 +148,11 @@ impl Link {
         Err(ReplicationError::Unreachable("there is no connection to any NATS server".into()))
     }
 
+    /// The name of the server at the other end.
+    pub(crate) fn server_name(&self) -> String {
+        self.client.server_info().server_name
+    }
+
     /// Notes that the stream reaches to a frame.
     pub(crate) fn note(&self, sequence: u64) {
         self.seen.fetch_max(sequence, Ordering::AcqRel);

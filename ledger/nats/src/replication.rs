@@ -7,10 +7,10 @@ use std::{
     time::Duration,
 };
 
-use keypool_ledger::{PublishOutcome, Replication, ReplicationError, StreamFrame};
+use keypool_ledger::{PublishOutcome, Replication, ReplicationError, StreamFrame, StreamStatus};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::{NatsError, NatsSettings, NatsStreamStatus, link::Link, reader::StreamReader};
+use crate::{NatsError, NatsSettings, link::Link, reader::StreamReader, status::status_of};
 
 /// A replicated log's stream on a cluster of NATS servers.
 ///
@@ -50,16 +50,6 @@ impl NatsReplication {
         let link = threads.block_on(Link::connect(settings))?;
         Ok(Self { link, reader: Mutex::default(), threads })
     }
-
-    /// Asks the stream's leader for the state that operators watch, and waits for `wait` at most.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`ReplicationError::Unreachable`] if it does not answer.
-    pub fn status(&self, wait: Duration) -> Result<NatsStreamStatus, ReplicationError> {
-        let info = self.threads.block_on(self.link.info(wait))?;
-        Ok(NatsStreamStatus::of(&info))
-    }
 }
 
 impl Replication for NatsReplication {
@@ -79,6 +69,13 @@ impl Replication for NatsReplication {
 
     fn last(&self) -> Result<u64, ReplicationError> {
         self.threads.block_on(self.link.last())
+    }
+
+    /// Asks the leader, so copies that other nodes have lost parts of do not show: poll `/jsz?streams=true` of each
+    /// node for `num_deleted`, too.
+    fn status(&self, wait: Duration) -> Result<StreamStatus, ReplicationError> {
+        let info = self.threads.block_on(self.link.info(wait))?;
+        Ok(status_of(&info, self.link.server_name()))
     }
 }
 

@@ -19,7 +19,10 @@ use std::{
     error::Error,
     fmt,
     iter::Peekable,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -30,7 +33,7 @@ use self::{
 };
 pub use self::{
     publishing::{PublishError, StreamComparison, compare_journal, publish_journal},
-    replication::{PublishOutcome, Replication, ReplicationError, StreamFrame},
+    replication::{PublishOutcome, Replication, ReplicationError, StreamFrame, StreamStatus},
 };
 use super::{
     AppendError, Appended, Batch, BoxError, Conflict, EventLog, Key, LogHead, MemoryIndex,
@@ -48,7 +51,7 @@ const ASKED_AGAIN: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplicatedLogOptions {
     /// How long an append goes on trying when no node answers. An engine takes some seconds to elect another
-    /// leader.
+    /// leader. An append that follows one without an answer tries once, so that a queue of them ends soon.
     pub append_patience: Duration,
     /// How long an append waits for the frame behind its own place before it publishes once more.
     pub frame_wait: Duration,
@@ -75,6 +78,8 @@ pub struct ReplicatedLog {
     options: ReplicatedLogOptions,
     /// Held by the append under way: they go in order.
     appending: Mutex<()>,
+    /// Whether the last append ended without an answer of the engine.
+    is_unanswered: AtomicBool,
     /// Since when the engine was asked for its end on behalf of a request.
     asked: Mutex<Option<Patience>>,
     follower: Option<JoinHandle<()>>,
@@ -230,6 +235,7 @@ impl ReplicatedLog {
             replica,
             options,
             appending: Mutex::default(),
+            is_unanswered: AtomicBool::new(false),
             asked: Mutex::default(),
             follower: Some(follower),
         })
@@ -287,10 +293,12 @@ impl ReplicatedLog {
             ));
         }
         let patience = Patience::of(self.options.append_patience);
+        let is_hasty = self.is_unanswered.load(Ordering::Relaxed);
         let mut sent = false;
         loop {
             let answer = self.replica.replication.publish(after, frame);
             sent |= !matches!(answer, PublishOutcome::NotSent(_));
+            let is_answered = matches!(answer, PublishOutcome::Written | PublishOutcome::Refused);
             let why: Cause = match answer {
                 PublishOutcome::Written => {
                     unexplained("it was acknowledged and does not come back")
@@ -302,6 +310,7 @@ impl ReplicatedLog {
             let (is_decided, fault) = (after < state.sequence, state.fault.clone());
             drop(state);
             if is_decided {
+                self.is_unanswered.store(false, Ordering::Relaxed);
                 return if self.replica.has(records) {
                     Settled::Written
                 } else {
@@ -314,8 +323,11 @@ impl ReplicatedLog {
                 }
                 Some(fault) => fault,
                 None if self.replica.is_ending() => unexplained("the log is being closed"),
-                None if !patience.is_over() => continue,
-                None => why,
+                None if !patience.is_over() && (is_answered || !is_hasty) => continue,
+                None => {
+                    self.is_unanswered.store(true, Ordering::Relaxed);
+                    why
+                }
             };
             return if sent { Settled::InDoubt(why) } else { Settled::NotWritten(why) };
         }

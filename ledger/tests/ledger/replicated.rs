@@ -14,9 +14,9 @@ use std::{
 };
 
 use keypool_ledger::{
-    AppendError, Conflict, EventLog, JournalReader, LogHead, PublishError, Record, ReplicaHealth,
-    ReplicaProgress, ReplicatedLog, ReplicatedLogOptions, SledLog, StreamComparison, StreamFrame,
-    StreamJoinError, compare_journal,
+    AppendError, Clock, Conflict, EventLog, JournalReader, LogHead, PublishError, Record,
+    ReplicaHealth, ReplicaProgress, ReplicatedLog, ReplicatedLogOptions, SledLog, StreamComparison,
+    StreamFrame, StreamJoinError, SystemClock, compare_journal,
     log::{
         append_at_head,
         conformance::{self, MemoryStream, MemoryStreamConnection, StreamFaults},
@@ -200,6 +200,26 @@ fn an_append_that_never_left_was_not_written_and_reads_go_on() {
     other.append(3).unwrap();
     node.wait_for(2);
     assert_eq!(all(&node.log), all(&other.log));
+}
+
+#[test]
+fn an_append_after_one_without_an_answer_tries_once() {
+    let patience = Duration::from_secs(1);
+    let options = ReplicatedLogOptions { append_patience: patience, ..OPTIONS };
+    let node = Node::with(&MemoryStream::with_seed(1), StreamFaults::Never, options);
+    let refused_after = |n| {
+        let begun = SystemClock.monotonic();
+        let error = node.append(n).unwrap_err();
+        assert!(matches!(error, AppendError::NotWritten(_)), "{error:?}");
+        SystemClock.monotonic().saturating_sub(begun)
+    };
+    node.connection.cut(true);
+    assert!(patience <= refused_after(1));
+    assert!(refused_after(2) < patience);
+    node.connection.cut(false);
+    node.append(3).unwrap();
+    node.connection.cut(true);
+    assert!(patience <= refused_after(4), "the engine had answered again");
 }
 
 #[test]

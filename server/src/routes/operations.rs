@@ -15,6 +15,7 @@ use crate::{
     pools::{ClockState, ExecuteError},
     problem::Failure,
     state::State,
+    stream_watch::StreamReport,
 };
 
 /// The answer to a browser at the server's own address.
@@ -39,7 +40,8 @@ pub(crate) async fn livez() -> HttpResponse {
 }
 
 /// Readiness of the server: its log is replayed, its clock is trusted, and the disk of the log has room. While
-/// that disk is low, a further line names the requests that are refused.
+/// that disk is low, a further line names the requests that are refused; in a cluster further lines name the faults
+/// of the stream.
 #[utoipa::path(
     get, path = "/readyz", tag = "operations",
     responses(
@@ -48,10 +50,13 @@ pub(crate) async fn livez() -> HttpResponse {
     ),
 )]
 pub(crate) async fn readyz(state: Data<State>) -> Result<HttpResponse, Failure> {
-    let text = match readiness(&state)? {
-        Some(refused) => format!("ready\n{refused}\n"),
-        None => "ready\n".to_owned(),
-    };
+    let mut text = "ready\n".to_owned();
+    let refused = readiness(&state)?.map(str::to_owned);
+    let faults = stream_report(&state).map(|report| report.faults());
+    for line in refused.into_iter().chain(faults.unwrap_or_default()) {
+        text.push_str(&line);
+        text.push('\n');
+    }
     Ok(HttpResponse::Ok().content_type(header::ContentType::plaintext()).body(text))
 }
 
@@ -83,6 +88,11 @@ fn readiness(state: &State) -> Result<Option<&'static str>, Failure> {
     }
 }
 
+/// The last known state of the stream, in a cluster.
+fn stream_report(state: &State) -> Option<StreamReport> {
+    state.stream_watch.report(state.clock.monotonic())
+}
+
 /// The counters and figures as text, for Prometheus and for the operator's page.
 pub(crate) fn metrics_text(state: &State) -> String {
     let ledger = state.ledger.get().map(AsRef::as_ref);
@@ -97,6 +107,7 @@ pub(crate) fn metrics_text(state: &State) -> String {
         streams,
         polls,
         replica,
+        stream: stream_report(state),
     };
     state.metrics.render(state.store.get(), ledger, &open)
 }

@@ -1,7 +1,11 @@
-//! The tasks beside the requests: the sweep, the watch of the disk, the pruning, and the webhook.
+//! The tasks beside the requests: the sweep, the watches of the disk and of the stream, the pruning, and the
+//! webhook.
+
+use std::sync::Arc;
 
 use actix_rt::task::JoinHandle;
 use actix_web::web::Data;
+use keypool_ledger::Replication;
 
 use super::{disk_watch::watch_disk, sweeper::sweep};
 use crate::{pruning::prune_log, settings::Settings, state::State, webhook::Webhook};
@@ -19,13 +23,18 @@ impl Background {
     pub(super) fn start(
         state: &Data<State>,
         settings: &Settings,
-        webhook: Option<Webhook>,
+        (replication, webhook): (Option<Arc<dyn Replication>>, Option<Webhook>),
     ) -> Self {
         let sweeper = actix_rt::spawn(sweep(state.clone(), settings.sweep_interval));
         let disk_watch = actix_rt::spawn(watch_disk(state.clone(), settings.clone()));
         let mut tasks = vec![sweeper, disk_watch];
         if state.prune_turns.retain().is_some() {
             tasks.push(actix_rt::spawn(prune_log(state.clone(), settings.prune_interval)));
+        }
+        if let Some(replication) = replication {
+            let (state, clock) = (state.clone(), Arc::clone(&state.clock));
+            let looking = async move { state.stream_watch.look_on(replication, clock).await };
+            tasks.push(actix_rt::spawn(looking));
         }
         Self { tasks, webhook: webhook.map(Webhook::start) }
     }

@@ -30,6 +30,7 @@ use crate::{
     registration::Registrar,
     settings::{Settings, SettingsError},
     state::{State, public_names},
+    stream_watch::StreamWatch,
 };
 
 /// Computes the connections this process may have, once it may open as many files as the system lets it.
@@ -75,6 +76,7 @@ pub(super) fn state(
     Ok(State {
         store: OnceLock::new(),
         replica: OnceLock::new(),
+        stream_watch: StreamWatch::default(),
         ledger: OnceLock::new(),
         refusals: OnceLock::new(),
         replaying: Arc::default(),

@@ -125,6 +125,20 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// The metrics of a server of a cluster, once the state of its stream is among them.
+pub(crate) async fn metrics_of_a_member() -> String {
+    let cluster = Cluster::start(1);
+    let member = &cluster.members[0];
+    let url = format!("http://{}/metrics", member.server.admin_address());
+    loop {
+        let told = answer(member.api.http.get(&url)).await.unwrap().ok();
+        let metrics = String::from_utf8(told.bytes).unwrap();
+        if metrics.contains("\nkeypool_stream_replicas ") {
+            return metrics;
+        }
+    }
+}
+
 /// The position that an answer tells.
 fn position(answer: &Answer) -> u64 {
     answer.header("keypool-position").parse().unwrap()

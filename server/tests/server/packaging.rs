@@ -11,7 +11,10 @@ use std::{
 
 use keypool_server::read_command_line;
 
-use crate::harness::{Process, Running, answer, command};
+use crate::{
+    cluster::metrics_of_a_member,
+    harness::{Process, Running, answer, command},
+};
 
 fn crate_dir() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -45,7 +48,7 @@ async fn each_metric_of_the_dashboard_and_the_alerts_is_there_and_counts_from_ze
     };
     // The histogram begins with the first request.
     scrape().await;
-    let metrics = scrape().await;
+    let metrics = scrape().await + &metrics_of_a_member().await;
     let named = [packaged("grafana-dashboard.json"), packaged("prometheus-alerts.yml")];
     let named: Vec<_> = named.iter().flat_map(|text| metrics_in(text)).collect();
     assert!(30 < named.len(), "{named:?}");

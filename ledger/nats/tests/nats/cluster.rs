@@ -10,7 +10,8 @@ use std::{
     time::Duration,
 };
 
-use keypool_nats::{NatsReplication, NatsSettings, NatsStreamStatus};
+use keypool_ledger::{Replication, StreamStatus};
+use keypool_nats::{NatsReplication, NatsSettings};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -193,7 +194,7 @@ fn configuration(store: &Path, index: usize, lines: &str, ports: &[u16]) -> Stri
 }
 
 /// Waits until a majority serves the stream with a leader, and returns its state.
-pub(crate) fn state_of(stream: &NatsReplication) -> NatsStreamStatus {
+pub(crate) fn state_of(stream: &NatsReplication) -> StreamStatus {
     eventually(|| stream.status(Duration::from_secs(2)).ok().filter(|state| state.leader.is_some()))
 }
 

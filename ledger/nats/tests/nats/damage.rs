@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::{
-    cluster::{Cluster, leader_of, wait_until_whole},
+    cluster::{Cluster, leader_of, state_of, wait_until_whole},
     support::{all, append, eventually, join},
 };
 
@@ -118,6 +118,10 @@ fn check(ending: Ending) {
     let lost = eventually(|| cluster.lost(damaged));
     if ending == Ending::Killed {
         assert!(0 < lost, "NATS mends its nodes by now: say so in README.md");
+        // The leader alone is asked, and may be another node by now.
+        let state = state_of(&watch);
+        let is_damaged = state.leader == Some(format!("n{damaged}"));
+        assert_eq!(state.lost, if is_damaged { lost } else { 0 }, "{state:?}");
     }
     let served = (0..JOINS).filter(|_| is_served(&cluster, &stored)).count();
     eprintln!(

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{PublishOutcome, Replication, ReplicationError, StreamFrame};
+use crate::{PublishOutcome, Replication, ReplicationError, StreamFrame, StreamStatus};
 
 /// A stream in memory that all its connections share.
 #[derive(Debug, Default)]
@@ -215,5 +215,18 @@ impl Replication for MemoryStreamConnection {
     fn last(&self) -> Result<u64, ReplicationError> {
         self.check()?;
         Ok(self.stream.state().last())
+    }
+
+    fn status(&self, _: Duration) -> Result<StreamStatus, ReplicationError> {
+        self.check()?;
+        let state = self.stream.state();
+        let (last, kept) = (state.last(), state.frames.len() as u64);
+        Ok(StreamStatus {
+            last,
+            lost: last.saturating_sub(kept),
+            leader: Some("memory".to_owned()),
+            current_replicas: 1,
+            replicas: 1,
+        })
     }
 }

@@ -37,6 +37,29 @@ pub trait Replication: Send + Sync {
     ///
     /// Returns a [`ReplicationError`].
     fn last(&self) -> Result<u64, ReplicationError>;
+
+    /// Reads the state of the stream that operators watch, from a node that knows it. Returns after `wait` at the
+    /// latest.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ReplicationError::Unreachable`] if no node answers within `wait`.
+    fn status(&self, wait: Duration) -> Result<StreamStatus, ReplicationError>;
+}
+
+/// The state of a stream, as the node that leads it knows it. Other nodes may have lost frames that it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamStatus {
+    /// The number of the last frame, 0 if there is none.
+    pub last: u64,
+    /// The number of frames that the leader has lost. A number other than 0 is an alarm.
+    pub lost: u64,
+    /// The name of the node that leads the stream; `None` during an election.
+    pub leader: Option<String>,
+    /// The number of nodes whose copy is up to date, the leader included.
+    pub current_replicas: usize,
+    /// The number of nodes that should have a copy.
+    pub replicas: usize,
 }
 
 /// A frame of the stream.
