@@ -7,9 +7,8 @@ use keypool_ledger::{
     JournalReader, OpenError, PublishError, ReadLock, Replication, StreamComparison,
     compare_journal, publish_journal,
 };
-use keypool_nats::NatsError;
 
-use crate::settings::ClusterOptions;
+use crate::settings::{ClusterError, ClusterOptions};
 
 /// The data directory of a stopped server, and the cluster whose stream it is for.
 #[derive(Args, Clone, Debug)]
@@ -25,14 +24,15 @@ pub struct ClusterCommand {
 /// The reason why a stream was not published or compared.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterCommandError {
-    /// No NATS servers are named.
+    /// No cluster is named.
     #[error(
-        "--cluster is missing: name the NATS servers, such as nats://a:4222,nats://b:4222,nats://c:4222"
+        "--cluster is missing: name its servers, such as nats://a:4222,nats://b:4222,nats://c:4222 or \
+         postgresql://keypool@a,b,c/keypool"
     )]
     NoCluster,
     /// The stream cannot be reached or used.
     #[error(transparent)]
-    Nats(#[from] NatsError),
+    Engine(#[from] ClusterError),
     /// The data directory cannot be read, or a server has it open.
     #[error(transparent)]
     Directory(#[from] OpenError),

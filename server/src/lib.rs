@@ -112,5 +112,5 @@ pub use crate::{
 #[cfg(feature = "cluster")]
 pub use crate::{
     cluster_command::{ClusterCommand, ClusterCommandError},
-    settings::ClusterOptions,
+    settings::{ClusterError, ClusterOptions},
 };

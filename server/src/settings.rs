@@ -18,7 +18,7 @@ use std::{
 use keypool_projections::{Limits, OnLapse, quota::Quotas, retention::RETENTION_MIN};
 
 #[cfg(feature = "cluster")]
-pub use self::cluster::ClusterOptions;
+pub use self::cluster::{ClusterError, ClusterOptions};
 pub use self::{
     error::SettingsError,
     options::{OnLapseWord, Options},

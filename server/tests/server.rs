@@ -144,6 +144,10 @@ mod clock;
 mod cluster;
 
 #[cfg(feature = "cluster")]
+#[path = "server/cluster_postgres.rs"]
+mod cluster_postgres;
+
+#[cfg(feature = "cluster")]
 #[path = "server/nats_nodes.rs"]
 mod nats_nodes;
 

@@ -80,8 +80,9 @@ async fn open(
         SchemaFault::Unfit(why) => PostgresError::Unfit(why),
     })?;
     let abort = driver.abort_handle();
-    let log = (settings.schema(), settings.standbys);
-    let session = PostgresSession::new(client, (messages, abort), (&log.0, log.1)).await;
+    let schema = settings.schema();
+    let log = (server, schema.as_str(), settings.standbys);
+    let session = PostgresSession::new(client, (messages, abort), log).await;
     Ok((session.map_err(failed)?, driver))
 }
 

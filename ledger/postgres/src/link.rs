@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use keypool_ledger::{PublishOutcome, ReplicationError, StreamFrame};
+use keypool_ledger::{PublishOutcome, ReplicationError, StreamFrame, StreamStatus};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -26,6 +26,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A session with the primary, made again whenever it is lost.
 pub(crate) struct PostgresLink {
     schema: String,
+    /// How many servers the settings name.
+    servers: usize,
     state: watch::Receiver<LinkState>,
 }
 
@@ -66,9 +68,9 @@ impl PostgresLink {
             }
         };
         let (tell, state) = watch::channel(LinkState::default());
-        let schema = settings.schema();
+        let (schema, servers) = (settings.schema(), settings.n_servers());
         tokio::spawn(keep(settings.clone(), connected, tell));
-        Ok(Self { schema, state })
+        Ok(Self { schema, servers, state })
     }
 
     /// Waits for a session.
@@ -121,6 +123,15 @@ impl PostgresLink {
     /// Reads the number of the last frame.
     pub(crate) async fn last(&self) -> Result<u64, ReplicationError> {
         self.session(SESSION_WAIT).await?.last().await
+    }
+
+    /// Reads the state of the stream.
+    pub(crate) async fn status(&self, wait: Duration) -> Result<StreamStatus, ReplicationError> {
+        let asking = async { self.session(wait).await?.status(self.servers).await };
+        match timeout(wait, asking).await {
+            Ok(status) => status,
+            Err(elapsed) => Err(ReplicationError::Unreachable(elapsed.into())),
+        }
     }
 }
 

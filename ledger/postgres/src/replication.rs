@@ -2,7 +2,7 @@
 
 use std::{fmt, future::Future, time::Duration};
 
-use keypool_ledger::{PublishOutcome, Replication, ReplicationError, StreamFrame};
+use keypool_ledger::{PublishOutcome, Replication, ReplicationError, StreamFrame, StreamStatus};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{PostgresError, PostgresSettings, link::PostgresLink};
@@ -60,6 +60,12 @@ impl Replication for PostgresReplication {
 
     fn last(&self) -> Result<u64, ReplicationError> {
         self.threads.block_on(self.link.last())
+    }
+
+    /// Asks the primary. `lost` counts missing rows at both ends of the table; readers notice those between. Whether a
+    /// standby is up to date is known to the role `pg_monitor` only, so any that is connected counts.
+    fn status(&self, wait: Duration) -> Result<StreamStatus, ReplicationError> {
+        self.threads.block_on(self.link.status(wait))
     }
 }
 

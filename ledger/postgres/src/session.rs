@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use keypool_ledger::{PublishOutcome, ReplicationError, StreamFrame};
+use keypool_ledger::{PublishOutcome, ReplicationError, StreamFrame, StreamStatus};
 use tokio::{
     sync::watch,
     task::{AbortHandle, JoinHandle},
@@ -48,6 +48,8 @@ pub(crate) struct PostgresSession {
     statements: LogStatements,
     /// How many synchronous standbys are demanded.
     standbys: usize,
+    /// The address of the server.
+    server: String,
     /// The number of the last frame that the standbys have for certain.
     confirmed: AtomicU64,
     driver: AbortHandle,
@@ -67,6 +69,7 @@ struct LogStatements {
     publish: Statement,
     read: Statement,
     last: Statement,
+    status: Statement,
     barrier: Statement,
 }
 
@@ -90,10 +93,18 @@ impl LogStatements {
              WHERE bytes < $2::bigint ORDER BY sequence"
         );
         let last = format!("SELECT sequence FROM \"{schema}\".head");
+        // Without the role pg_monitor the state of a standby is not shown, only that it is connected.
+        let status = format!(
+            "SELECT sequence, sequence - coalesce((SELECT max(sequence) FROM \"{schema}\".frames), 0) \
+             + coalesce((SELECT min(sequence) FROM \"{schema}\".frames), 1) - 1, \
+             (SELECT count(*) FROM pg_stat_replication WHERE coalesce(state, 'streaming') = 'streaming') \
+             FROM \"{schema}\".head"
+        );
         Ok(Self {
             publish: client.prepare(&publish).await?,
             read: client.prepare(&read).await?,
             last: client.prepare(&last).await?,
+            status: client.prepare(&status).await?,
             barrier: client.prepare(BARRIER).await?,
         })
     }
@@ -142,11 +153,11 @@ impl PostgresSession {
     pub(crate) async fn new(
         client: Client,
         (messages, driver): (ServerMessages, AbortHandle),
-        (schema, standbys): (&str, usize),
+        (server, schema, standbys): (&str, &str, usize),
     ) -> Result<Self, tokio_postgres::Error> {
         let statements = LogStatements::prepare(&client, schema).await?;
-        let confirmed = AtomicU64::new(0);
-        Ok(Self { client, messages, statements, standbys, confirmed, driver })
+        let (server, confirmed) = (server.to_owned(), AtomicU64::new(0));
+        Ok(Self { client, messages, statements, standbys, server, confirmed, driver })
     }
 
     /// Whether the connection is there.
@@ -232,6 +243,20 @@ impl PostgresSession {
         let last = u64::try_from(last).unwrap_or_default();
         self.confirmed.fetch_max(last, Ordering::AcqRel);
         Ok(last)
+    }
+
+    /// Reads the state of the stream, of which `servers` should have a copy. It also makes sure that this server can
+    /// still write; otherwise it leads nothing.
+    pub(crate) async fn status(&self, servers: usize) -> Result<StreamStatus, ReplicationError> {
+        let row = self.answer(self.client.query_one(&self.statements.status, &[])).await?;
+        let number = |index| {
+            let number: i64 = row.try_get(index).map_err(unreachable)?;
+            Ok(u64::try_from(number).unwrap_or_default())
+        };
+        let (last, lost, standbys) = (number(0)?, number(1)?, number(2)?);
+        let leader = self.confirm().await.is_ok().then(|| self.server.clone());
+        let current_replicas = usize::try_from(standbys).unwrap_or(usize::MAX).saturating_add(1);
+        Ok(StreamStatus { last, lost, leader, current_replicas, replicas: servers })
     }
 
     /// Waits until the standbys have everything that was committed here before.

@@ -184,6 +184,11 @@ impl PostgresSettings {
         self.places().map(|(host, port)| address(host, port)).collect::<Vec<_>>().join(", ")
     }
 
+    /// How many servers should have the log: those that are named, or as many as must have each record.
+    pub(crate) fn n_servers(&self) -> usize {
+        self.config.get_hosts().len().max(self.standbys.saturating_add(1))
+    }
+
     fn places(&self) -> impl Iterator<Item = (&Host, u16)> {
         let ports = self.config.get_ports();
         let port = |index| ports.get(index).or(ports.first()).copied().unwrap_or(5432);

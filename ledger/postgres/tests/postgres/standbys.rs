@@ -2,7 +2,7 @@
 
 use std::{thread, time::Duration};
 
-use keypool_ledger::{PublishOutcome, Replication, ReplicationError};
+use keypool_ledger::{PublishOutcome, Replication, ReplicationError, StreamStatus};
 use keypool_postgres::PostgresReplication;
 
 use super::{
@@ -147,4 +147,27 @@ fn without_demanded_standbys_in_the_settings_nothing_counts_until_they_are_set_a
     cluster.sql(0, "SELECT pg_reload_conf()");
     assert_eq!(eventually(|| stream.last().ok()), 2);
     assert_eq!(read_all(&stream, 0, 1 << 20), 2);
+}
+
+#[test]
+fn the_status_names_the_primary_the_copies_and_lost_rows() {
+    let Some(mut cluster) = Cluster::start(2) else { return };
+    let stream = cluster.connect("status");
+    (0..3).for_each(|after| written(&stream, after, 10));
+    cluster.wait_for_standbys(0, 1);
+    let wait = Duration::from_secs(10);
+    let known = stream.status(wait).unwrap();
+    let leader = Some(format!("127.0.0.1:{}", cluster.port(0)));
+    let whole = StreamStatus { last: 3, lost: 0, leader, current_replicas: 2, replicas: 2 };
+    assert_eq!(known, whole);
+    cluster.sql(
+        0,
+        "ALTER TABLE keypool_status.frames DISABLE TRIGGER keep; \
+         DELETE FROM keypool_status.frames WHERE sequence <> 2",
+    );
+    assert_eq!(stream.status(wait).unwrap(), StreamStatus { lost: 2, ..whole.clone() });
+    cluster.kill(1);
+    // A primary that no standby confirms leads nothing.
+    let alone = eventually(|| stream.status(wait).ok().filter(|status| status.leader.is_none()));
+    assert_eq!(alone.last, 3);
 }
