@@ -115,9 +115,9 @@ serve *ARGS:
 cluster *ARGS:
     server/packaging/try-cluster {{ARGS}}
 
-# Nodes and servers of a cluster killed and paused under load; KEYPOOL_NATS_SERVER is the path of nats-server.
+# Nodes and servers of a cluster killed, paused and (as root) cut off under load; KEYPOOL_NATS_SERVER is the path of nats-server.
 chaos ROUNDS="40":
-    KEYPOOL_CHAOS_ROUNDS={{ROUNDS}} cargo test --locked -p keypool-server --features cluster --test server -- cluster_chaos --nocapture
+    KEYPOOL_CHAOS_ROUNDS={{ROUNDS}} cargo test --locked -p keypool-server --features cluster --test server -- cluster_chaos cluster_partitions --nocapture --test-threads 1
     KEYPOOL_NATS_ROUNDS={{ROUNDS}} cargo test --locked -p keypool-nats --test nats -- nothing_is_lost --nocapture
 
 # The Debian package of the server, in target/debian (needs `cargo install cargo-deb`).

@@ -160,6 +160,10 @@ mod cluster_load;
 mod cluster_chaos;
 
 #[cfg(feature = "cluster")]
+#[path = "server/cluster_partitions.rs"]
+mod cluster_partitions;
+
+#[cfg(feature = "cluster")]
 #[path = "server/cluster_metrics.rs"]
 mod cluster_metrics;
 
