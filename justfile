@@ -18,6 +18,15 @@ coverage:
     cargo llvm-cov --no-report --locked -p keypool-projections -p keypool-server -p keypool-client
     cargo llvm-cov report --show-missing-lines | grep -E '^Filename|^Uncovered|projections/src|server/src/(pools|keypackage_store)|client/src/(storage|mls/keypackage_pool)'
 
+# Every history of three packages and three inviters, in larger worlds than those of CI: minutes, and gigabytes of memory.
+model:
+    KEYPOOL_MODEL=large cargo test --release -p keypool-projections --test projections --locked model:: -- --nocapture
+
+# The rules with one fault after the other, each of which a test must notice (needs `cargo install cargo-mutants`). Hours
+# for all: `just mutants --shard 0/8`, `just mutants -f projections/src/decide.rs`; by the model alone with `-- model::`.
+mutants *ARGS:
+    KEYPOOL_MODEL=small KEYPOOL_HISTORIES=300 INSTA_UPDATE=no CARGO_INCREMENTAL=1 cargo mutants -p keypool-projections --output target {{ARGS}}
+
 # The chat on real terminals, driven by `expect` (Debian: apt-get install expect).
 e2e *TESTS:
     client/e2e_tests/run {{TESTS}}

@@ -30,3 +30,6 @@ mod directory;
 
 #[path = "projections/properties.rs"]
 mod properties;
+
+#[path = "projections/model.rs"]
+mod model;

@@ -230,14 +230,16 @@ fn check_repeat(
     }
 }
 
-/// Every run draws the same histories, unless `KEYPOOL_TEST_SEED` says otherwise.
+/// Every run draws the same histories, unless `KEYPOOL_TEST_SEED` says otherwise; `KEYPOOL_HISTORIES` is their
+/// number.
 const SEED: u64 = 9420;
 
 /// Plays as many histories as it takes to believe a property, and shrinks the first that breaks it.
 fn every_history(limits_hold: fn(Vec<Step>) -> TestResult) {
     let seed = std::env::var("KEYPOOL_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let count = std::env::var("KEYPOOL_HISTORIES").ok().and_then(|count| count.parse().ok());
     let draws = Gen::from_size_and_seed(60, seed.unwrap_or(SEED));
-    QuickCheck::new().tests(2000).rng(draws).quickcheck(limits_hold);
+    QuickCheck::new().tests(count.unwrap_or(2000)).rng(draws).quickcheck(limits_hold);
 }
 
 fn holds(steps: &[Step], limits: &Limits) -> TestResult {
