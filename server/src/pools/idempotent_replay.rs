@@ -172,13 +172,16 @@ pub(super) fn recall<L: EventLog>(
     for record in own {
         after.apply(record).map_err(unreadable)?;
     }
-    // What time had done by then is recorded and folded. No package that was not retired then is retired
-    // now, because the server has become stricter since.
-    let limits = Limits { on_lapse: OnLapse::Requeue, ..shared.limits_now() };
+    // What time had done by then is recorded and folded: no other reservation had lapsed, though the clock may have
+    // been set back since. No package that was not retired then is retired now, because the server has become
+    // stricter since.
+    let now = shared.limits_now();
+    let then = Limits { lapse_floor: now.lapse_floor.max(at), ..now };
+    let limits = Limits { on_lapse: OnLapse::Requeue, ..then };
     let answer = before.state.decide(&request.command, at, &limits).answer;
     let answer = with_recorded_uploads(answer?, &events);
-    let (position, limits) = (after.position, shared.limits_now());
-    Ok(Reply { pool, answer, position, repeated: true, after: (Arc::new(after), at), limits })
+    let position = after.position;
+    Ok(Reply { pool, answer, position, repeated: true, after: (Arc::new(after), at), limits: then })
 }
 
 /// Whether a record is an effect of time and not of a command.
