@@ -64,10 +64,7 @@ pub(super) fn start_repeating<L: EventLog + 'static>(
 ) -> Result<JoinHandle<()>, ReplayError> {
     let work = move || {
         for repeat in repeats {
-            let outcome = recall(&shared, &repeat.request, &repeat.records);
-            shared.forget_repeat(repeat.asker());
-            // The caller may have gone.
-            let _ = repeat.sender.send(outcome);
+            shared.answer_repeat(repeat);
         }
     };
     let thread = thread::Builder::new().name("keypool-repeats".to_owned()).spawn(work);
@@ -115,6 +112,14 @@ impl<L> Shared<L> {
 }
 
 impl<L: EventLog> Shared<L> {
+    /// Answers a repeated request from its records and the pool before them.
+    pub(super) fn answer_repeat(&self, repeat: Repeat) {
+        let outcome = recall(self, &repeat.request, &repeat.records);
+        self.forget_repeat(repeat.asker());
+        // The caller may have gone.
+        let _ = repeat.sender.send(outcome);
+    }
+
     /// Answers a repeated request from its own records, if they say it all.
     pub(super) fn recorded_reply(
         &self,
