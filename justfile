@@ -65,6 +65,10 @@ test-sqlite *ARGS:
 outcomes COUNT="10000" SEED="1":
     KEYPOOL_INVITATIONS={{COUNT}} KEYPOOL_SEED={{SEED}} cargo test --release -p keypool-client --test client --locked every_invitation_ends -- --nocapture
 
+# Simulated servers, devices, networks, disks and clocks: seeds from FIRST on. A failure names its seed.
+simulate SEEDS="50000" FIRST="1":
+    KEYPOOL_SIMULATION_SEEDS={{SEEDS}} KEYPOOL_SIMULATION_FIRST={{FIRST}} cargo test --release -p keypool-server --test pools --locked every_promise_holds -- --nocapture
+
 # The server under load, beside what else could have been built: rewrites its part of docs/benchmarks.md.
 # PostgreSQL 15 and Redis 7 are measured where they are (apt-get install postgresql-15 redis-server).
 bench *ARGS: bench-build

@@ -302,7 +302,12 @@ impl PoolState {
         }
     }
 
+    /// Adds a spend to those of the last day. Once a clock that was ahead is accepted as it is, the spends before
+    /// count as of now: their times never fall.
     fn remember_spend(&mut self, at: Timestamp) {
+        if self.spent_lately.back().is_some_and(|last| at < *last) {
+            self.spent_lately = self.spent_lately.iter().map(|spent| at.min(*spent)).collect();
+        }
         let window = at.before(SPEND_WINDOW);
         while self.spent_lately.front().is_some_and(|spent| *spent < window) {
             self.spent_lately.pop_front();

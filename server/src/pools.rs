@@ -36,6 +36,8 @@ mod loader;
 
 mod snapshots;
 
+mod steps;
+
 mod clock_guard;
 
 mod following;
@@ -62,7 +64,7 @@ use std::{
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
-        mpsc::{SyncSender, TrySendError, sync_channel},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::{self, JoinHandle},
 };
@@ -81,6 +83,7 @@ pub use self::{
         AwaitedInvitee, DeliverError, Delivered, DeliveryCommand, DeliveryRequest, Welcome,
     },
     reading::DeviceChanges,
+    steps::Step,
     view::{PoolView, ReplayError},
     waiting_list::AwaitOutcome,
 };
@@ -96,6 +99,7 @@ use self::{
     published::Views,
     search::Search,
     snapshots::{SnapshotWriter, restore},
+    steps::WaitingWork,
 };
 pub(crate) use self::{following::FollowedLog, listeners::Presence};
 
@@ -110,6 +114,8 @@ pub struct Pools<L> {
     keeper: Mutex<Option<SnapshotWriter>>,
     repeater: Mutex<Option<JoinHandle<()>>>,
     reads: DiskReads,
+    /// The work of pools without threads.
+    waiting: Option<WaitingWork<L>>,
 }
 
 /// The state that the committer and the readers share.
@@ -147,30 +153,25 @@ struct Shared<L> {
     to_keep: Mutex<Option<SyncSender<()>>>,
 }
 
-impl<L: EventLog + 'static> Pools<L> {
-    /// Folds all pools from a log beside which no snapshots are kept, and starts the committer.
-    ///
-    /// # Errors
-    ///
-    /// Returns a [`ReplayError`] if the log cannot be read or is not a history of pools.
-    pub fn open(log: L, clock: Arc<dyn Clock>, limits: Limits) -> Result<Self, ReplayError> {
-        let (snapshots, delivery_limits) = (Arc::new(NoSnapshots), DeliveryLimits::STANDARD);
-        Self::open_with(log, snapshots, clock, limits, delivery_limits, &Progress::default())
-    }
+/// The state of pools that are being opened, and the queues of what it asks for.
+struct Parts<L> {
+    shared: Arc<Shared<L>>,
+    to_keep: Receiver<()>,
+    repeats: Receiver<Repeat>,
+}
 
-    /// As [`Pools::open`], with a store of snapshots beside the log, with mailboxes of other sizes, and saying
-    /// how far it is.
+impl<L: EventLog> Parts<L> {
+    /// Folds all pools from a log.
     ///
     /// # Errors
     ///
     /// As [`Pools::open`].
-    pub fn open_with(
+    fn of(
         log: L,
         snapshots: Arc<dyn SnapshotStore>,
         clock: Arc<dyn Clock>,
         limits: Limits,
-        delivery_limits: DeliveryLimits,
-        progress: &Progress,
+        (delivery_limits, progress): (DeliveryLimits, &Progress),
     ) -> Result<Self, ReplayError> {
         let views = restore(&log, &*snapshots, &limits, progress)?;
         let reading = Reading::of(&*clock);
@@ -201,8 +202,40 @@ impl<L: EventLog + 'static> Pools<L> {
             to_keep: Mutex::new(Some(to_keep)),
         });
         shared.record_settings()?;
-        let keeper = SnapshotWriter::start(Arc::clone(&shared), something_to_keep)?;
-        let repeater = start_repeating(Arc::clone(&shared), asked_again)?;
+        Ok(Self { shared, to_keep: something_to_keep, repeats: asked_again })
+    }
+}
+
+impl<L: EventLog + 'static> Pools<L> {
+    /// Folds all pools from a log beside which no snapshots are kept, and starts the committer.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ReplayError`] if the log cannot be read or is not a history of pools.
+    pub fn open(log: L, clock: Arc<dyn Clock>, limits: Limits) -> Result<Self, ReplayError> {
+        let (snapshots, delivery_limits) = (Arc::new(NoSnapshots), DeliveryLimits::STANDARD);
+        Self::open_with(log, snapshots, clock, limits, delivery_limits, &Progress::default())
+    }
+
+    /// As [`Pools::open`], with a store of snapshots beside the log, with mailboxes of other sizes, and saying
+    /// how far it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pools::open`].
+    pub fn open_with(
+        log: L,
+        snapshots: Arc<dyn SnapshotStore>,
+        clock: Arc<dyn Clock>,
+        limits: Limits,
+        delivery_limits: DeliveryLimits,
+        progress: &Progress,
+    ) -> Result<Self, ReplayError> {
+        let delivery = (delivery_limits, progress);
+        let Parts { shared, to_keep, repeats } =
+            Parts::of(log, snapshots, clock, limits, delivery)?;
+        let keeper = SnapshotWriter::start(Arc::clone(&shared), to_keep)?;
+        let repeater = start_repeating(Arc::clone(&shared), repeats)?;
         let (sender, receiver) = sync_channel(QUEUE_MAX);
         let committer = Committer::new(Arc::clone(&shared));
         let thread = thread::Builder::new()
@@ -216,6 +249,7 @@ impl<L: EventLog + 'static> Pools<L> {
             keeper: Mutex::new(Some(keeper)),
             repeater: Mutex::new(Some(repeater)),
             reads: DiskReads::start().map_err(ReplayError::Thread)?,
+            waiting: None,
         })
     }
 
@@ -302,6 +336,8 @@ impl<L: EventLog + 'static> Pools<L> {
     /// Takes no more commands, carries out those that wait, stores snapshots for the next start, and ends
     /// the threads.
     pub fn close(&self) {
+        self.queue.write().unwrap_or_else(PoisonError::into_inner).take();
+        self.carry_out_the_rest();
         self.end();
     }
 

@@ -66,3 +66,6 @@ mod outside_log;
 
 #[path = "pools/two_servers.rs"]
 mod two_servers;
+
+#[path = "pools/simulation.rs"]
+mod simulation;

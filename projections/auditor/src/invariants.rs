@@ -266,6 +266,12 @@ impl Auditor {
         self.deliveries.group(group)
     }
 
+    /// The findings about the events so far, in the order of the log.
+    #[must_use]
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
     /// Returns the findings in the order of the log; to be called behind the last event.
     #[must_use]
     pub fn finish(mut self) -> Vec<Finding> {

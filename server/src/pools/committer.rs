@@ -46,16 +46,23 @@ impl<L: EventLog> Committer<L> {
                     Err(_) => return,
                 }
             }
-            while jobs.len() < BATCH_MAX {
-                match queue.try_recv() {
-                    Ok(job) => jobs.push(job),
-                    Err(_) => break,
-                }
-            }
-            let taken = jobs.len();
-            jobs = self.commit(mem::take(&mut jobs));
-            self.shared.queued.fetch_sub(taken - jobs.len(), Ordering::Relaxed);
+            jobs = self.commit_next(jobs, queue);
         }
+    }
+
+    /// Carries out one batch of the jobs that were deferred and of those that wait, and returns those that must be
+    /// tried again in the next.
+    pub(super) fn commit_next(&self, mut jobs: Vec<Job>, queue: &Receiver<Job>) -> Vec<Job> {
+        while jobs.len() < BATCH_MAX {
+            match queue.try_recv() {
+                Ok(job) => jobs.push(job),
+                Err(_) => break,
+            }
+        }
+        let taken = jobs.len();
+        let deferred = self.commit(jobs);
+        self.shared.queued.fetch_sub(taken - deferred.len(), Ordering::Relaxed);
+        deferred
     }
 
     /// Carries out one batch of jobs and returns those that must be tried again in the next.

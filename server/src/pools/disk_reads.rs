@@ -19,7 +19,7 @@ const READS_MAX: usize = 8;
 /// How many further reads wait for their turn.
 const WAITING_MAX: usize = 1024;
 
-type Read = Box<dyn FnOnce() + Send>;
+pub(super) type Read = Box<dyn FnOnce() + Send>;
 
 /// Threads that carry out reads which only the disk can answer.
 #[derive(Debug)]
@@ -44,6 +44,12 @@ impl DiskReads {
             threads.push(thread.spawn(move || while carry_out_next(&reads) {})?);
         }
         Ok(Self { queue: Mutex::new(Some(sender)), threads: Mutex::new(threads) })
+    }
+
+    /// Starts no threads: the reads wait in the returned queue for somebody to carry them out.
+    pub(super) fn without_threads() -> (Self, Receiver<Read>) {
+        let (sender, receiver) = sync_channel(WAITING_MAX);
+        (Self { queue: Mutex::new(Some(sender)), threads: Mutex::default() }, receiver)
     }
 
     /// Carries out a read on one of the threads.

@@ -64,10 +64,7 @@ pub(super) fn start_repeating<L: EventLog + 'static>(
 ) -> Result<JoinHandle<()>, ReplayError> {
     let work = move || {
         for repeat in repeats {
-            let outcome = recall(&shared, &repeat.request, &repeat.records);
-            shared.forget_repeat(repeat.asker());
-            // The caller may have gone.
-            let _ = repeat.sender.send(outcome);
+            shared.answer_repeat(repeat);
         }
     };
     let thread = thread::Builder::new().name("keypool-repeats".to_owned()).spawn(work);
@@ -115,6 +112,14 @@ impl<L> Shared<L> {
 }
 
 impl<L: EventLog> Shared<L> {
+    /// Answers a repeated request from its records and the pool before them.
+    pub(super) fn answer_repeat(&self, repeat: Repeat) {
+        let outcome = recall(self, &repeat.request, &repeat.records);
+        self.forget_repeat(repeat.asker());
+        // The caller may have gone.
+        let _ = repeat.sender.send(outcome);
+    }
+
     /// Answers a repeated request from its own records, if they say it all.
     pub(super) fn recorded_reply(
         &self,
@@ -172,13 +177,16 @@ pub(super) fn recall<L: EventLog>(
     for record in own {
         after.apply(record).map_err(unreadable)?;
     }
-    // What time had done by then is recorded and folded. No package that was not retired then is retired
-    // now, because the server has become stricter since.
-    let limits = Limits { on_lapse: OnLapse::Requeue, ..shared.limits_now() };
+    // What time had done by then is recorded and folded: no other reservation had lapsed, though the clock may have
+    // been set back since. No package that was not retired then is retired now, because the server has become
+    // stricter since.
+    let now = shared.limits_now();
+    let then = Limits { lapse_floor: now.lapse_floor.max(at), ..now };
+    let limits = Limits { on_lapse: OnLapse::Requeue, ..then };
     let answer = before.state.decide(&request.command, at, &limits).answer;
     let answer = with_recorded_uploads(answer?, &events);
-    let (position, limits) = (after.position, shared.limits_now());
-    Ok(Reply { pool, answer, position, repeated: true, after: (Arc::new(after), at), limits })
+    let position = after.position;
+    Ok(Reply { pool, answer, position, repeated: true, after: (Arc::new(after), at), limits: then })
 }
 
 /// Whether a record is an effect of time and not of a command.

@@ -231,19 +231,7 @@ impl SnapshotWriter {
         let work = move || {
             loop {
                 let ending = told.recv().is_err();
-                let kept = shared.keep_pools().and_then(|()| {
-                    let due = ending || REACH_RECORDS <= shared.views().changed.unkept();
-                    if due { shared.keep_changed() } else { Ok(()) }
-                });
-                if let Err(error) = kept {
-                    let error: &dyn std::error::Error = &error;
-                    tracing::error!(
-                        error,
-                        "no more snapshots are kept; the next start takes longer"
-                    );
-                    return;
-                }
-                if ending {
+                if !shared.keep(ending) || ending {
                     return;
                 }
             }
@@ -274,6 +262,20 @@ impl<L: EventLog> Shared<L> {
             // Who is told already need not be told twice.
             let _ = told.try_send(());
         }
+    }
+
+    /// Keeps the snapshots that are due, and those of everything that has changed when the pools end. False if they
+    /// cannot be stored: then no more are kept.
+    pub(super) fn keep(&self, ending: bool) -> bool {
+        let kept = self.keep_pools().and_then(|()| {
+            let due = ending || REACH_RECORDS <= self.views().changed.unkept();
+            if due { self.keep_changed() } else { Ok(()) }
+        });
+        if let Err(error) = &kept {
+            let error: &dyn std::error::Error = error;
+            tracing::error!(error, "no more snapshots are kept; the next start takes longer");
+        }
+        kept.is_ok()
     }
 
     /// Keeps the pools that have had enough events.

@@ -229,3 +229,43 @@ fn a_server_where_nobody_looked_for_days_has_no_leap() {
     assert_eq!(sweep(&service).unwrap(), 1);
     assert_eq!(service.pools.clock_state(), ClockState::Fine);
 }
+
+/// Sets the clock to so many seconds after the start, and accepts it by the operator's word.
+fn accept(service: &Service, second: u64) {
+    service.clock.set(at(second));
+    assert!(block_on(service.pools.accept_clock()).unwrap());
+}
+
+#[test]
+fn a_repeated_upload_tells_how_full_the_pool_was_though_the_clock_was_set_back_since() {
+    let service = service();
+    bob_is_reserved(&service, 1).unwrap();
+    accept(&service, 600);
+    let first = service.upload(20, "bob", &["c"]);
+    assert_eq!(first.health().reserved, 1, "a clock that was accepted gives a full TTL again");
+    accept(&service, 0);
+    let again = service.upload(20, "bob", &["c"]);
+    assert!(again.repeated);
+    assert_eq!(again, first);
+    assert_eq!(again.health().reserved, 1);
+}
+
+#[test]
+fn spends_before_and_after_the_clock_was_set_back_are_counted_alike_after_a_restart() {
+    let service = service();
+    accept(&service, 600);
+    let spend_one = |number: u8| {
+        let reply = bob_is_reserved(&service, number).unwrap();
+        let name = if reserved(&reply) == reference("a") { "a" } else { "b" };
+        let command = spend(name, number, "alice");
+        service.run(200 + u128::from(number), "bob", command).unwrap();
+    };
+    spend_one(1);
+    accept(&service, 0);
+    spend_one(2);
+    let before = service.pools.pool(&pool("bob")).unwrap();
+    service.pools.pack_all();
+    let packed = service.pools.pool(&pool("bob")).unwrap();
+    assert!(packed.state == before.state, "{:?} was {:?}", packed.state, before.state);
+    assert_eq!(packed.state.spent_since_yesterday(at(0)), 2);
+}
