@@ -48,6 +48,15 @@ test-sqlite *ARGS:
 outcomes COUNT="10000" SEED="1":
     KEYPOOL_INVITATIONS={{COUNT}} KEYPOOL_SEED={{SEED}} cargo test --release -p keypool-client --test client --locked every_invitation_ends -- --nocapture
 
+# A fuzz target under libFuzzer, from its corpus on: needs the nightly toolchain and `cargo install cargo-fuzz`.
+# Without TARGET the targets are named. An input that fails is kept in target/fuzz.
+fuzz TARGET="" SECONDS="60":
+    client/fuzz/run {{TARGET}} {{SECONDS}}
+
+# The inputs that `just fuzz` has found, as few as reach the same code, for the corpus in fixtures/fuzz.
+fuzz-keep TARGET:
+    client/fuzz/run {{TARGET}} keep
+
 # The server under load, beside what else could have been built: rewrites its part of docs/benchmarks.md.
 # PostgreSQL 15 and Redis 7 are measured where they are (apt-get install postgresql-15 redis-server).
 bench *ARGS: bench-build
