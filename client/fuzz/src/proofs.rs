@@ -26,7 +26,8 @@ pub fn signed_text(bytes: &[u8]) {
     match kind % 10 {
         0 => drop(check::<Checkpoint>(text)),
         1 => {
-            if let Some(note) = check_exact::<SignedNote>(text) {
+            // Base64 that is padded in the middle is read too, so that a signature has several forms.
+            if let Some(note) = check::<SignedNote>(text) {
                 let key = NoteSigner::new("ledger", &[1; 32]).unwrap().public();
                 let _ = note.check(&key);
             }
