@@ -69,6 +69,15 @@ outcomes COUNT="10000" SEED="1":
 simulate SEEDS="50000" FIRST="1":
     KEYPOOL_SIMULATION_SEEDS={{SEEDS}} KEYPOOL_SIMULATION_FIRST={{FIRST}} cargo test --release -p keypool-server --test pools --locked every_promise_holds -- --nocapture
 
+# A fuzz target under libFuzzer, from its corpus on: needs the nightly toolchain and `cargo install cargo-fuzz`.
+# Without TARGET the targets are named. An input that fails is kept in target/fuzz.
+fuzz TARGET="" SECONDS="60":
+    client/fuzz/run {{TARGET}} {{SECONDS}}
+
+# The inputs that `just fuzz` has found, as few as reach the same code, for the corpus in fixtures/fuzz.
+fuzz-keep TARGET:
+    client/fuzz/run {{TARGET}} keep
+
 # The server under load, beside what else could have been built: rewrites its part of docs/benchmarks.md.
 # PostgreSQL 15 and Redis 7 are measured where they are (apt-get install postgresql-15 redis-server).
 bench *ARGS: bench-build

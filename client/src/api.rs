@@ -97,7 +97,9 @@ impl ApiClient {
         let address = || ApiError::Address(server.to_owned());
         let server = Url::parse(server).map_err(|_| address())?;
         let host = server.host_str().ok_or_else(address)?.to_ascii_lowercase();
-        if !matches!(server.scheme(), "http" | "https") || !is_bare(&server) {
+        // The rules of a browser for hosts take more than those of HTTP.
+        let is_uri = server.as_str().parse::<http::Uri>().is_ok();
+        if !matches!(server.scheme(), "http" | "https") || !is_bare(&server) || !is_uri {
             return Err(address());
         }
         let authority = server.port().map_or(host.clone(), |port| format!("{host}:{port}"));

@@ -70,10 +70,22 @@ pub(crate) fn default_transport() -> Result<Arc<dyn Transport>, BoxError> {
     Err("this program is built without the feature `reqwest`; give a transport".into())
 }
 
-/// Reads the body of an answer to its end.
+/// How many bytes the body of an answer has at most: several times those of the longest answer that a server gives, a
+/// package for each of a thousand devices.
+const BODY_BYTES_MAX: usize = 64 << 20;
+
+/// An answer that is longer than any that a server gives.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer has more than {BODY_BYTES_MAX} bytes; is it a keypool server at this address?")]
+struct TooLongBody;
+
+/// Reads the body of an answer to its end, which comes after [`BODY_BYTES_MAX`] bytes at the latest.
 pub(crate) async fn read_to_end(mut body: Box<dyn ResponseBody>) -> Result<Vec<u8>, BoxError> {
     let mut bytes = Vec::new();
     while let Some(piece) = body.chunk().await? {
+        if BODY_BYTES_MAX < bytes.len().saturating_add(piece.len()) {
+            return Err(TooLongBody.into());
+        }
         bytes.extend(piece);
     }
     Ok(bytes)
@@ -142,5 +154,27 @@ impl ResponseBody for ReqwestBody {
             let piece = self.0.chunk().await.map_err(reqwest::Error::without_url)?;
             Ok(piece.map(Vec::from))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A body without an end.
+    struct EndlessBody;
+
+    impl ResponseBody for EndlessBody {
+        fn chunk(&mut self) -> TransportFuture<'_, Option<Vec<u8>>> {
+            Box::pin(std::future::ready(Ok(Some(vec![b' '; 1 << 20]))))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_without_an_end_is_given_up() {
+        let error = read_to_end(Box::new(EndlessBody)).await.unwrap_err();
+        assert!(error.to_string().contains("more than 67108864 bytes"), "{error}");
+        let whole = read_to_end(Box::new(b"whole".to_vec())).await.unwrap();
+        assert_eq!(whole, b"whole");
     }
 }

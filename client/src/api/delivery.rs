@@ -88,7 +88,8 @@ impl ApiClient {
     /// # Errors
     ///
     /// Returns an [`ApiError`]; its code is `mailbox_overrun` if the server has kept nothing more
-    /// after the position, and there was more.
+    /// after the position, and there was more. An answer with an item that does not follow the position or the
+    /// item before it is [`ApiError::Unexpected`]: a reader who asks after its last item would ask for ever.
     pub async fn mailbox(
         &self,
         after: u64,
@@ -97,7 +98,14 @@ impl ApiClient {
     ) -> Result<MailboxReply, ApiError> {
         let query = format!("after={after}&limit={limit}&wait={wait_s}");
         let wait = Duration::from_secs(wait_s);
-        self.repeated(&Call { query: &query, wait, ..Call::to(Method::GET, "/mailbox") }).await
+        let call = Call { query: &query, wait, ..Call::to(Method::GET, "/mailbox") };
+        let reply: MailboxReply = self.repeated(&call).await?;
+        let mut last = after;
+        let mut is_next = |position| std::mem::replace(&mut last, position) < position;
+        if reply.items.iter().all(|item| is_next(item.position)) {
+            return Ok(reply);
+        }
+        Err(ApiError::Unexpected { server: self.server.to_string(), status: 200 })
     }
 
     /// Waits for packages of devices that have none now, and no longer for others: the mailbox names the

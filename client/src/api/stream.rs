@@ -40,6 +40,8 @@ pub struct EventStream {
     body: Box<dyn ResponseBody>,
     server: String,
     come: Vec<u8>,
+    /// How many of these bytes were searched for the end of a block.
+    searched: usize,
 }
 
 impl ApiClient {
@@ -64,7 +66,12 @@ impl ApiClient {
         let status = response.status();
         let server = self.server().to_owned();
         if status.is_success() {
-            return Ok(EventStream { body: response.into_body(), server, come: Vec::new() });
+            return Ok(EventStream {
+                body: response.into_body(),
+                server,
+                come: Vec::new(),
+                searched: 0,
+            });
         }
         if let Some(redirected) = self.redirection(&response) {
             return Err(redirected);
@@ -107,7 +114,12 @@ impl EventStream {
 
     /// The next whole block, without the empty line at its end.
     fn block(&mut self) -> Option<Vec<u8>> {
-        let end = self.come.windows(2).position(|two| two == b"\n\n")?;
+        // Bytes that come one by one are searched once, not again with each that follows.
+        let begin = self.searched.saturating_sub(1);
+        let rest = self.come.get(begin..).unwrap_or_default();
+        self.searched = self.come.len();
+        let end = begin + rest.windows(2).position(|two| two == b"\n\n")?;
+        self.searched = 0;
         let rest = self.come.split_off(end + 2);
         let mut block = std::mem::replace(&mut self.come, rest);
         block.truncate(end);

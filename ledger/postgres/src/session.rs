@@ -253,10 +253,15 @@ impl PostgresSession {
             let number: i64 = row.try_get(index).map_err(unreachable)?;
             Ok(u64::try_from(number).unwrap_or_default())
         };
-        let (last, lost, standbys) = (number(0)?, number(1)?, number(2)?);
         let leader = self.confirm().await.is_ok().then(|| self.server.clone());
-        let current_replicas = usize::try_from(standbys).unwrap_or(usize::MAX).saturating_add(1);
-        Ok(StreamStatus { last, lost, leader, current_replicas, replicas: servers })
+        let standbys = usize::try_from(number(2)?).unwrap_or(usize::MAX);
+        Ok(StreamStatus {
+            last: number(0)?,
+            lost: number(1)?,
+            leader,
+            current_replicas: standbys.saturating_add(1),
+            replicas: servers,
+        })
     }
 
     /// Waits until the standbys have everything that was committed here before.

@@ -264,6 +264,10 @@ impl ExportReader {
         let Some(head) = self.array::<16>()? else { return Err(self.cut()) };
         let (first_seq, counts) = head.split_first_chunk().unwrap_or((&[0; 8], &[]));
         let first_seq = u64::from_be_bytes(*first_seq);
+        if first_seq == 0 {
+            // Readers ask for the records after a position, and would pass over it.
+            return Err(self.damaged(begin, "the block begins at position 0; the first is 1"));
+        }
         let (count, len) = (number(counts, 0), number(counts, 4));
         let body_begin = self.offset;
         let head = [&[BLOCK][..], &head].concat();
