@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use keypool_ledger::{
     EventLog, Hash, PublishOutcome, Record, ReplicatedLog, ReplicatedLogOptions, Replication,
-    ReplicationError, SledLog, SledLogOptions, StreamFrame, compare_journal,
+    ReplicationError, SledLog, SledLogOptions, StreamFrame, StreamStatus, compare_journal,
 };
 
 use super::{
@@ -45,6 +45,11 @@ impl Replication for FrameStream {
     fn last(&self) -> Result<u64, ReplicationError> {
         Ok(self.0.last().map_or(0, |frame| frame.sequence))
     }
+
+    fn status(&self, _wait: Duration) -> Result<StreamStatus, ReplicationError> {
+        let (last, replicas) = (self.last()?, 1);
+        Ok(StreamStatus { last, lost: 0, leader: None, current_replicas: replicas, replicas })
+    }
 }
 
 /// Reads a stream of frames and compares it with a journal; or takes it in, as a new server of a cluster does. The
@@ -60,6 +65,7 @@ pub fn frames(bytes: &[u8]) {
     let records = || base.records.iter().cloned().map(Ok);
     let Ok(found) = compare_journal(records(), &stream) else { return };
     assert!(found.same <= found.journal, "no more is the same than there is");
+    assert!(found.same <= found.stream, "the stream has what is the same");
     assert!(found.journal <= base.records.len() as u64);
 }
 

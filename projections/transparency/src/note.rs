@@ -268,10 +268,11 @@ impl FromStr for SignedNote {
 
 fn parse_line(line: &str) -> Result<NoteSignature, NoteError> {
     let rest = line.strip_prefix(DASH).ok_or(NoteError::Malformed)?;
-    let (name, bytes) = rest.split_once(' ').ok_or(NoteError::Malformed)?;
+    let (name, text) = rest.split_once(' ').ok_or(NoteError::Malformed)?;
     check_name(name)?;
-    let bytes = BASE64.decode(bytes.as_bytes()).map_err(|_| NoteError::Malformed)?;
-    if bytes.len() < 5 {
+    let bytes = BASE64.decode(text.as_bytes()).map_err(|_| NoteError::Malformed)?;
+    // A line has one form: no padding but at its end.
+    if bytes.len() < 5 || BASE64.encode(&bytes) != text {
         return Err(NoteError::Malformed);
     }
     Ok(NoteSignature { name: name.to_owned(), bytes })

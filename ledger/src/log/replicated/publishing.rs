@@ -87,7 +87,7 @@ pub struct StreamComparison {
 /// # Errors
 ///
 /// Returns a [`PublishError`] if the journal or the stream cannot be read, or the stream is broken: a gap, a frame
-/// that is none, or one that does not follow the frame before it.
+/// that is none, or one that does not follow the frame before it, by its hash or by the positions of its records.
 pub fn compare_journal(
     mut records: impl Iterator<Item = Result<Record, OpenError>>,
     replication: &dyn Replication,
@@ -97,13 +97,20 @@ pub fn compare_journal(
     let (mut sequence, mut chain) = (0, Hash::ZERO);
     while sequence < last && found.differs.is_none() {
         let frame = read_next(replication, sequence)?;
-        let broken = |why: String| PublishError::Broken { sequence: sequence + 1, why };
+        let here = sequence + 1;
+        let broken = |why: String| PublishError::Broken { sequence: here, why };
         let contents = frame::decode(&frame).map_err(|error| broken(error_chain(&error)))?;
         if contents.chain != chain {
             return Err(broken("it does not follow the frame before it".to_owned()));
         }
         (sequence, chain) = (sequence + 1, Hash::of(&frame));
         for published in contents.records {
+            if published.seq != found.stream + 1 {
+                return Err(broken(format!(
+                    "it has record {} behind record {}",
+                    published.seq, found.stream
+                )));
+            }
             found.stream = published.seq;
             let Some(stored) = records.next().transpose()? else { continue };
             found.journal = stored.seq;
