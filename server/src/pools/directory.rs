@@ -169,6 +169,11 @@ impl Directory {
         self.note(pool, brief);
     }
 
+    /// The version of a pool's history that is known; 0 for a pool that has none.
+    pub(super) fn version(&self, pool: &PoolId) -> u64 {
+        self.briefs.get(pool).map_or(0, |brief| brief.version)
+    }
+
     /// The summary of a pool; an empty one of a pool that has no history.
     pub(super) fn brief(&self, pool: &PoolId) -> PoolSummary {
         self.briefs.get(pool).cloned().unwrap_or_default()

@@ -16,7 +16,7 @@ use super::{
     committer::Committer,
     job::{Job, Work},
     loader::fold,
-    published::{PAGE, Views},
+    published::PAGE,
 };
 
 /// The log and the pools, as those need them who hear of the records of other servers.
@@ -135,10 +135,13 @@ impl<L: EventLog> Shared<L> {
         let view = match fresh.entry(pool.clone()) {
             Entry::Occupied(occupied) => occupied.into_mut(),
             Entry::Vacant(vacant) => {
-                let Some(view) = self.before(pool, version) else {
-                    self.views_mut().note_foreign(pool, record);
-                    return Ok(());
+                let view = match self.before(pool, version) {
+                    None if self.note_foreign(pool, record) => return Ok(()),
+                    // It was loaded meanwhile.
+                    None => self.before(pool, version),
+                    at_hand => at_hand,
                 };
+                let Some(view) = view else { return Ok(()) };
                 vacant.insert(view)
             }
         };
@@ -187,18 +190,22 @@ impl<L> Shared<L> {
         LogHead { seq: self.views().changed.through }
     }
 
+    /// Notes a record of a pool that is not in memory; false if the pool is there by now.
+    fn note_foreign(&self, pool: &PoolId, record: &Record) -> bool {
+        let mut views = self.views_mut();
+        if views.residents.peek(pool).is_some() {
+            return false;
+        }
+        views.note_pool(pool, record);
+        views.woken.insert(pool.clone());
+        true
+    }
+
     /// A pool in front of a version, if it is in memory or begins there.
     fn before(&self, pool: &PoolId, version: u64) -> Option<PoolView> {
         match self.at_hand::<PoolView>(pool) {
             Some(view) => Some(Arc::unwrap_or_clone(view)),
             None => (version == 1).then(PoolView::default),
         }
-    }
-}
-
-impl Views {
-    fn note_foreign(&mut self, pool: &PoolId, record: &Record) {
-        self.note_pool(pool, record);
-        self.woken.insert(pool.clone());
     }
 }

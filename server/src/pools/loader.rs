@@ -126,7 +126,13 @@ impl<L: EventLog> Shared<L> {
             return Ok(None);
         }
         let view = Arc::new(load(&self.log, &*self.snapshots, pool).map_err(unreadable)?);
-        self.views_mut().residents.put(pool.clone(), Arc::clone(&view));
+        let mut views = self.views_mut();
+        // A record that another server wrote meanwhile was only noted, since the pool was not in memory. Without it
+        // the pool would be one record short for ever.
+        if views.directory.version(pool) <= view.head.version {
+            views.residents.put(pool.clone(), Arc::clone(&view));
+        }
+        drop(views);
         self.pack_idle_of::<PoolView>();
         Ok(Some(view))
     }

@@ -17,12 +17,14 @@ type Engine = Mutex<Vec<(Vec<u8>, Vec<u8>)>>;
 pub(crate) struct OutsideLog {
     engine: Arc<Engine>,
     replica: Mutex<Vec<Record>>,
+    /// What happens while somebody reads a history next.
+    meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 impl OutsideLog {
     /// Another server's log on the same engine, up to date.
     pub(crate) fn beside(&self) -> Self {
-        let other = Self { engine: Arc::clone(&self.engine), replica: Mutex::default() };
+        let other = Self { engine: Arc::clone(&self.engine), ..Self::default() };
         other.catch_up();
         other
     }
@@ -30,6 +32,11 @@ impl OutsideLog {
     /// Copies the records that others have appended into the replica.
     pub(crate) fn catch_up(&self) {
         copy(&self.engine.lock().unwrap(), &mut self.replica());
+    }
+
+    /// Has something happen between the next read of a history and its answer.
+    pub(crate) fn during_next_read(&self, meanwhile: impl FnOnce() + Send + 'static) {
+        *self.meanwhile.lock().unwrap() = Some(Box::new(meanwhile));
     }
 
     fn replica(&self) -> MutexGuard<'_, Vec<Record>> {
@@ -116,9 +123,14 @@ impl EventLog for OutsideLog {
         after: u64,
         limit: usize,
     ) -> Result<Vec<Record>, ReadError> {
-        let replica = self.replica();
         let behind = |record: &&Record| after < record.envelope.version;
-        Ok(of_stream(&replica, stream).filter(behind).take(limit).cloned().collect())
+        let found =
+            of_stream(&self.replica(), stream).filter(behind).take(limit).cloned().collect();
+        let meanwhile = self.meanwhile.lock().unwrap().take();
+        if let Some(happen) = meanwhile {
+            happen();
+        }
+        Ok(found)
     }
 
     fn find(&self, key: Key<'_>, after: u64, limit: usize) -> Result<Vec<Record>, ReadError> {

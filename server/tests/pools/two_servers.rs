@@ -1,6 +1,11 @@
 //! Two servers on one log, neither of which knows of the other's records before its own append is refused.
 
-use std::{collections::BTreeSet, sync::Arc, thread, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
 
 use keypool_ledger::{
     Clock, CommandId, Event, EventLog, KeyPackageRef, ManualClock, MemoryLog, PoolId,
@@ -133,20 +138,22 @@ fn a_commit_of_one_epoch_that_two_servers_are_given_is_accepted_once() {
     agree(&servers);
 }
 
+/// Another server, which keeps snapshots: opened again, it has no pool in memory.
+fn beside(first: &Server, snapshots: &Arc<MemoryLog>) -> Server {
+    let (log, clock) = (Arc::new(first.log().beside()), Arc::new(ManualClock::at(START)));
+    let (limits, delivery) = (Limits::STANDARD, DeliveryLimits::STANDARD);
+    let store = Arc::clone(snapshots);
+    Pools::open_with(log, store, clock, limits, delivery, &Progress::default()).unwrap()
+}
+
 #[test]
 fn a_server_follows_pools_that_it_has_not_loaded() {
     let first = server(OutsideLog::default());
     run(&first, 1, "bob", upload(&["a"])).unwrap();
     let snapshots = Arc::new(MemoryLog::default());
-    let open = || {
-        let (log, clock) = (Arc::new(first.log().beside()), Arc::new(ManualClock::at(START)));
-        let (limits, delivery) = (Limits::STANDARD, DeliveryLimits::STANDARD);
-        let store = Arc::clone(&snapshots);
-        Pools::open_with(log, store, clock, limits, delivery, &Progress::default()).unwrap()
-    };
     run(&first, 2, "dave", upload(&["d"])).unwrap();
-    open().close();
-    let second = open();
+    beside(&first, &snapshots).close();
+    let second = beside(&first, &snapshots);
     let told = second.listen(&pool("bob"));
     run(&first, 3, "bob", register(1, "bob")).unwrap();
     run(&first, 4, "dave", reserve(7, "alice")).unwrap();
@@ -159,6 +166,28 @@ fn a_server_follows_pools_that_it_has_not_loaded() {
     let key = SignatureKey::new(&[1; 32]).unwrap();
     assert_eq!(second.pool_of_key(&key), Some(pool("bob")));
     agree(&[first, second]);
+}
+
+#[test]
+fn a_record_that_comes_while_its_pool_is_loaded_is_not_missed() {
+    let first = Arc::new(server(OutsideLog::default()));
+    run(&first, 1, "bob", upload(&["a", "b"])).unwrap();
+    let snapshots = Arc::new(MemoryLog::default());
+    beside(&first, &snapshots).close();
+    let second = Arc::new(beside(&first, &snapshots));
+    let servers = [Arc::clone(&first), Arc::clone(&second)];
+    let (tell, told) = mpsc::channel();
+    second.log().during_next_read(move || {
+        run(&servers[0], 2, "bob", reserve(7, "alice")).unwrap();
+        // The second server follows that record, of a pool that is not in its memory yet.
+        run(&servers[1], 3, "erin", upload(&["e"])).unwrap();
+        tell.send(()).unwrap();
+    });
+    assert!(second.pool(&pool("bob")).is_some());
+    told.try_recv().unwrap();
+    run(&first, 4, "bob", reserve(8, "carol")).unwrap();
+    run(&second, 5, "bob", reserve(9, "alice")).unwrap_err();
+    agree(&[first, second].map(|server| Arc::into_inner(server).unwrap()));
 }
 
 #[test]
