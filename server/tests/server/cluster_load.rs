@@ -189,6 +189,8 @@ fn records(data: &Path) -> Vec<Record> {
 pub(crate) fn start_server(place: &Place, data: &Path, cluster: &str) -> Process {
     let mut command = command(data);
     command.args(["--cluster", cluster, "--cluster-name", "chaos", "--no-quotas"]);
+    // However long a fault takes, no reservation lapses.
+    command.args(["--reservation-ttl", "1h"]);
     let mut command = match place.namespace {
         Some(_) => place.moved(&command),
         None => command,

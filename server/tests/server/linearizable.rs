@@ -1,5 +1,5 @@
-//! Sixty-four workers on a few packages while the server is killed: an order of all requests explains the answers of
-//! each package, and it is the order of the log.
+//! Sixty-four workers on a few packages while servers are killed: an order of all requests explains the answers of each
+//! package, and it is the order of the log. One server alone, and three over a log that NATS nodes replicate.
 #![expect(clippy::print_stderr, reason = "a long run says its figures")]
 
 #[path = "linearizable/broken.rs"]
@@ -9,7 +9,7 @@ mod broken;
 mod checker;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     path::Path,
     process::Stdio,
     sync::{
@@ -19,13 +19,23 @@ use std::{
     time::Duration,
 };
 
-use actix_rt::time::{sleep, timeout};
+use actix_rt::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 use keypool_auditor::{source::Source, verify::verify};
-use keypool_ledger::{Clock, JournalReader, SystemClock};
+use keypool_ledger::{Clock, JournalReader, PoolId, SystemClock};
 use uuid::Uuid;
 
 use self::checker::{Asked, Call, Told};
-use crate::harness::{Answer, Api, Device, Draft, GROUP, Process, claim, command, size, upload};
+use crate::harness::{
+    Answer, Api, Device, Draft, GROUP, Process, answer, claim, command, size, upload,
+};
+#[cfg(feature = "cluster")]
+use crate::{
+    cluster_load::{start_server, start_servers},
+    nats_nodes::{NatsNodes, Place, nats_program},
+};
 
 const WORKERS: usize = 64;
 const OWNERS: usize = 4;
@@ -34,10 +44,13 @@ const CALLS: usize = 200;
 /// How long a worker waits before it asks again.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The server as it is now, and the calls that were answered.
+/// The servers as they are now, and the calls that were answered.
+#[derive(Default)]
 struct Run {
-    api: Mutex<Api>,
+    apis: Mutex<Vec<Api>>,
     turn: AtomicU64,
+    /// The last record that a device knows of: no server of a cluster tells it less.
+    known: Mutex<HashMap<PoolId, u64>>,
     calls: Mutex<Vec<Call>>,
 }
 
@@ -46,16 +59,35 @@ impl Run {
         self.turn.fetch_add(1, Ordering::SeqCst)
     }
 
-    /// Sends a request until it is answered, always with the same id.
+    /// Sends a request to one server after the other until it is answered, always with the same id.
     async fn send(&self, device: &Device, draft: &Draft) -> Answer {
         loop {
-            let api = self.api.lock().unwrap().clone();
-            let sent = timeout(Duration::from_secs(30), api.try_send(device, draft)).await;
-            match sent {
-                Ok(Ok(answer)) if answer.status < 500 => return answer,
-                _ => sleep(PAUSE).await,
+            if let Some(answer) = self.try_send(device, draft).await {
+                return answer;
             }
+            sleep(PAUSE).await;
         }
+    }
+
+    async fn try_send(&self, device: &Device, draft: &Draft) -> Option<Answer> {
+        let turn = usize::try_from(self.turn()).unwrap();
+        let api = {
+            let apis = self.apis.lock().unwrap();
+            apis[turn % apis.len()].clone()
+        };
+        let known = self.known.lock().unwrap().get(&device.pool).copied();
+        let mut request = api.signed(device, draft);
+        if let Some(known) = known {
+            request = request.header("keypool-after", known);
+        }
+        let sent = timeout(Duration::from_secs(30), answer(request)).await;
+        let answer = sent.ok()?.ok().filter(|answer| answer.status < 500)?;
+        if let Ok(position) = answer.header("keypool-position").parse::<u64>() {
+            let mut known = self.known.lock().unwrap();
+            let known = known.entry(device.pool.clone()).or_default();
+            *known = position.max(*known);
+        }
+        Some(answer)
     }
 
     /// Sends a request about a package, and notes it.
@@ -137,6 +169,58 @@ async fn work(run: Arc<Run>, n: usize, owners: Vec<Device>, rounds: usize) {
     }
 }
 
+/// The workers on servers.
+struct Workers {
+    run: Arc<Run>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    async fn start(apis: Vec<Api>, rounds: usize) -> Self {
+        let run = Arc::new(Run { apis: Mutex::new(apis), ..Run::default() });
+        let owners: Vec<Device> = (0..OWNERS).map(|n| Device::new(&format!("owner-{n}"))).collect();
+        let inviters = (0..WORKERS).map(|n| Device::new(&format!("inviter-{n}")));
+        for device in inviters.chain(owners.iter().cloned()) {
+            let body = serde_json::json!({ "user": device.pool.user(), "device": "main" });
+            run.send(&device, &Draft::post("/devices", &body)).await.ok();
+        }
+        let worker = |n| actix_rt::spawn(work(Arc::clone(&run), n, owners.clone(), rounds));
+        Self { workers: (0..WORKERS).map(worker).collect(), run }
+    }
+
+    /// Waits until the workers are done, and returns their calls.
+    async fn end(self) -> Vec<Call> {
+        for worker in self.workers {
+            worker.await.unwrap();
+        }
+        std::mem::take(&mut *self.run.calls.lock().unwrap())
+    }
+}
+
+/// Checks that an order of the requests explains the answers about each package, and that it is the order of the log in
+/// a directory; and that the checker refuses a hundred histories that are broken on purpose.
+fn check(calls: &[Call], data: &Path) {
+    let packages = checker::by_package(calls);
+    eprintln!("{} calls about {} packages", calls.len(), packages.len());
+    for (package, calls) in &packages {
+        assert!(checker::is_linearizable(calls), "no order explains {package}: {calls:#?}");
+    }
+    let records = JournalReader::open(&data.join("journal")).unwrap().map(Result::unwrap);
+    let positions = records.map(|record| (record.envelope.command.0, record.seq));
+    let positions: BTreeMap<Uuid, u64> = positions.collect();
+    let changes = calls.iter().filter(|call| positions.contains_key(&call.command)).count();
+    assert!(WORKERS < changes, "the log has the commands of {changes} calls alone");
+    checker::agrees_with_log(calls, &positions).unwrap();
+    assert_eq!(verify(&Source::open(data).unwrap(), &[], &mut |_| {}).findings, []);
+
+    let broken = packages.values().flat_map(|calls| broken::broken(calls));
+    let broken: Vec<_> = broken.take(100).collect();
+    assert_eq!(broken.len(), 100);
+    for calls in broken {
+        assert!(!checker::is_linearizable(&calls), "a broken history was taken: {calls:#?}");
+    }
+}
+
 fn start(data: &Path) -> Process {
     let mut command = command(data);
     command.args(["--no-quotas", "--reservation-ttl", "1h"]);
@@ -148,48 +232,44 @@ async fn an_order_of_all_requests_explains_each_answer_although_the_server_is_ki
     let (rounds, kills) = (size("KEYPOOL_LINEAR_ROUNDS", 6), size("KEYPOOL_LINEAR_KILLS", 2));
     let dir = tempfile::tempdir().unwrap();
     let mut process = start(dir.path());
-    let run = Arc::new(Run {
-        api: Mutex::new(process.api.clone()),
-        turn: AtomicU64::new(0),
-        calls: Mutex::default(),
-    });
-    let owners: Vec<Device> = (0..OWNERS).map(|n| Device::new(&format!("owner-{n}"))).collect();
-    let inviters = (0..WORKERS).map(|n| Device::new(&format!("inviter-{n}")));
-    for device in inviters.chain(owners.iter().cloned()) {
-        process.api.register(&device).await.ok();
-    }
-    let workers: Vec<_> = (0..WORKERS)
-        .map(|n| actix_rt::spawn(work(Arc::clone(&run), n, owners.clone(), rounds)))
-        .collect();
+    let load = Workers::start(vec![process.api.clone()], rounds).await;
     for kill in 1..=kills {
-        run.until(kill * CALLS).await;
+        load.run.until(kill * CALLS).await;
         process.kill();
         process = start(dir.path());
-        *run.api.lock().unwrap() = process.api.clone();
+        *load.run.apis.lock().unwrap() = vec![process.api.clone()];
     }
-    for worker in workers {
-        worker.await.unwrap();
-    }
+    let calls = load.end().await;
     assert!(process.terminate().success());
+    check(&calls, dir.path());
+}
 
-    let calls = std::mem::take(&mut *run.calls.lock().unwrap());
-    let packages = checker::by_package(&calls);
-    eprintln!("{} calls about {} packages, {kills} kills", calls.len(), packages.len());
-    for (package, calls) in &packages {
-        assert!(checker::is_linearizable(calls), "no order explains {package}: {calls:#?}");
+#[cfg(feature = "cluster")]
+#[actix_web::test]
+async fn an_order_of_all_requests_explains_each_answer_of_three_servers() {
+    let Some(program) = nats_program() else { return };
+    let (rounds, kills) = (size("KEYPOOL_LINEAR_ROUNDS", 6), size("KEYPOOL_LINEAR_KILLS", 2));
+    let dir = tempfile::tempdir().unwrap();
+    let mut nodes = NatsNodes::start(&program, dir.path());
+    let places = [Place::here(), Place::here(), Place::here()];
+    let (data, mut servers) = start_servers(&places, dir.path(), &nodes.addresses);
+    let load = Workers::start(servers.iter().map(|one| one.api.clone()).collect(), rounds).await;
+    for kill in 1..=kills {
+        load.run.until(kill * CALLS).await;
+        let killed = kill % 3;
+        if kill % 2 == 0 {
+            nodes.kill(killed);
+            nodes.run(killed);
+        } else {
+            servers.remove(killed).kill();
+            servers.insert(killed, start_server(&places[killed], &data[killed], &nodes.addresses));
+            load.run.apis.lock().unwrap()[killed] = servers[killed].api.clone();
+        }
     }
-    let records = JournalReader::open(&dir.path().join("journal")).unwrap().map(Result::unwrap);
-    let positions = records.map(|record| (record.envelope.command.0, record.seq));
-    let positions: BTreeMap<Uuid, u64> = positions.collect();
-    let changes = calls.iter().filter(|call| positions.contains_key(&call.command)).count();
-    assert!(WORKERS < changes, "the log has the commands of {changes} calls alone");
-    checker::agrees_with_log(&calls, &positions).unwrap();
-    assert_eq!(verify(&Source::open(dir.path()).unwrap(), &[], &mut |_| {}).findings, []);
-
-    let broken = packages.values().flat_map(|calls| broken::broken(calls));
-    let broken: Vec<_> = broken.take(100).collect();
-    assert_eq!(broken.len(), 100);
-    for calls in broken {
-        assert!(!checker::is_linearizable(&calls), "a broken history was taken: {calls:#?}");
+    let calls = load.end().await;
+    for server in servers {
+        assert!(server.terminate().success());
     }
+    // The last frames may not have come to the server that was stopped first.
+    check(&calls, &data[2]);
 }
