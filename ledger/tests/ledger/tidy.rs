@@ -78,7 +78,15 @@ pub(super) const ROOMS: &[Room] = &[
     Room {
         folder: "server",
         name: "server",
-        below: &["ledger", "nats", "projections", "transparency", "api", "operator_page"],
+        below: &[
+            "ledger",
+            "nats",
+            "postgres",
+            "projections",
+            "transparency",
+            "api",
+            "operator_page",
+        ],
     },
     Room {
         folder: "client",
