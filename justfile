@@ -80,21 +80,23 @@ fuzz-keep TARGET:
 
 # The server under load, beside what else could have been built: rewrites its part of docs/benchmarks.md.
 # PostgreSQL 15 and Redis 7 are measured where they are (apt-get install postgresql-15 redis-server).
+# So are three servers over three NATS nodes, if KEYPOOL_NATS_SERVER is the path of nats-server.
 bench *ARGS: bench-build
-    cargo run --release --locked -p keypool-server --features bench --example load -- run --page docs/benchmarks.md {{ARGS}}
+    cargo run --release --locked -p keypool-server --features bench,cluster --example load -- run --page docs/benchmarks.md {{ARGS}}
 
 # The same in two minutes, too short to trust: only says what it finds.
 bench-quick: bench-build
-    cargo run --release --locked -p keypool-server --features bench --example load -- run --rounds 1 --share 0.25 --large-events 100000 --large-pools 2000 --large-pool-events 10000
+    cargo run --release --locked -p keypool-server --features bench,cluster --example load -- run --rounds 1 --share 0.25 --large-events 100000 --large-pools 2000 --large-pool-events 10000
 
 # One load on one subject, again and again: `just bench-one --subject keypool --concurrency 64 --signed`.
+# With several of both, each round measures them in turn: `just bench-one --subject keypool,cluster --concurrency 1,64`.
 bench-one *ARGS: bench-build
-    cargo run --release --locked -p keypool-server --features bench --example load -- once {{ARGS}}
+    cargo run --release --locked -p keypool-server --features bench,cluster --example load -- once {{ARGS}}
 
 # Both programs at once, so that what they share is built once.
 [private]
 bench-build:
-    cargo build --release --locked -p keypool-server --features bench --bin keypool-server --example load
+    cargo build --release --locked -p keypool-server --features bench,cluster --bin keypool-server --example load
 
 # What sealing costs a device, as docs/benchmarks.md has it.
 bench-storage:
@@ -165,7 +167,7 @@ retention DAYS="20" EXCHANGES="150":
 
 # The views of the operator's page on 10 million events (6 GB of log, 5 of index), and a load with --seconds.
 bench-page *ARGS: bench-build
-    cargo run --release --locked -p keypool-server --features bench --example load -- page {{ARGS}}
+    cargo run --release --locked -p keypool-server --features bench,cluster --example load -- page {{ARGS}}
 
 # Licences, advisories and banned crates (needs `cargo install cargo-deny`).
 deny:

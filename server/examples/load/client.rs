@@ -12,6 +12,8 @@ use crate::Outcome;
 
 /// How many headers an answer may have.
 const HEADERS_MAX: usize = 32;
+/// How often a request is asked again that is answered `busy`.
+const BUSY_MAX: u64 = 1000;
 
 /// An operation measured as one: one request, or several that each need the answer before.
 pub(crate) struct Operation {
@@ -30,6 +32,8 @@ pub(crate) struct Taken {
     pub(crate) latencies_ns: Vec<u64>,
     /// From the first request to the last answer.
     pub(crate) elapsed: Duration,
+    /// How many answers were `busy`. Their requests were asked again at once.
+    pub(crate) busy: u64,
 }
 
 /// When a run ends.
@@ -44,13 +48,13 @@ pub(crate) enum Until {
 
 /// Runs scripts, each on its own connection, all at once.
 pub(crate) async fn run(
-    address: SocketAddr,
+    addresses: &[SocketAddr],
     scripts: Vec<Vec<Operation>>,
     until: Until,
 ) -> Outcome<Taken> {
     let mut connections = Vec::with_capacity(scripts.len());
-    for script in scripts {
-        connections.push((Connection::open(address).await?, script));
+    for (script, address) in scripts.into_iter().zip(addresses.iter().cycle()) {
+        connections.push((Connection::open(*address).await?, script));
     }
     let begun = Instant::now();
     let (time, again) = match until {
@@ -63,13 +67,14 @@ pub(crate) async fn run(
         .map(|(connection, script)| actix_rt::spawn(play(connection, script, over.clone())))
         .collect();
     let mut latencies_ns = Vec::new();
-    let mut last = begun;
+    let (mut last, mut busy) = (begun, 0);
     for task in tasks {
-        let (latencies, ended) = task.await??;
-        latencies_ns.extend(latencies);
-        last = last.max(ended);
+        let played = task.await??;
+        latencies_ns.extend(played.latencies_ns);
+        last = last.max(played.ended);
+        busy += played.busy;
     }
-    Ok(Taken { latencies_ns, elapsed: last.duration_since(begun) })
+    Ok(Taken { latencies_ns, elapsed: last.duration_since(begun), busy })
 }
 
 /// Whether the run is over for all.
@@ -81,12 +86,15 @@ struct Over {
     flag: Rc<Cell<bool>>,
 }
 
-async fn play(
-    mut connection: Connection,
-    script: Vec<Operation>,
-    over: Over,
-) -> Outcome<(Vec<u64>, Instant)> {
-    let mut latencies = Vec::with_capacity(script.len());
+/// The part of one connection in a run.
+struct Played {
+    latencies_ns: Vec<u64>,
+    ended: Instant,
+    busy: u64,
+}
+
+async fn play(mut connection: Connection, script: Vec<Operation>, over: Over) -> Outcome<Played> {
+    let mut latencies_ns = Vec::with_capacity(script.len());
     let mut now = Instant::now();
     loop {
         for operation in &script {
@@ -95,14 +103,14 @@ async fn play(
                 connection.ask(step).await?;
             }
             now = Instant::now();
-            latencies.push(u64::try_from(now.duration_since(begun).as_nanos())?);
+            latencies_ns.push(u64::try_from(now.duration_since(begun).as_nanos())?);
             if over.flag.get() || over.at <= now {
-                return Ok((latencies, now));
+                return Ok(Played { latencies_ns, ended: now, busy: connection.busy });
             }
         }
         if script.is_empty() || !over.again {
             over.flag.set(true);
-            return Ok((latencies, now));
+            return Ok(Played { latencies_ns, ended: now, busy: connection.busy });
         }
     }
 }
@@ -111,18 +119,28 @@ async fn play(
 pub(crate) struct Connection {
     stream: TcpStream,
     received: Vec<u8>,
+    /// How many answers were `busy`.
+    busy: u64,
 }
 
 impl Connection {
     pub(crate) async fn open(address: SocketAddr) -> Outcome<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, received: Vec::with_capacity(16 * 1024) })
+        Ok(Self { stream, received: Vec::with_capacity(16 * 1024), busy: 0 })
     }
 
-    /// Sends a request and waits for the whole answer, which must be a 200.
+    /// Sends a request and waits for the whole answer, which must be a 200. A request that is answered `busy` is
+    /// counted, and sent again at once.
     pub(crate) async fn ask(&mut self, step: &Step) -> Outcome<()> {
-        let answer = self.answer(&step.request).await?;
+        let mut answer = self.answer(&step.request).await?;
+        for _ in 0..BUSY_MAX {
+            if !answer.is_busy(&self.received) {
+                break;
+            }
+            self.busy += 1;
+            answer = self.answer(&step.request).await?;
+        }
         let body = self.received.get(answer.head_len..).unwrap_or_default();
         let expected = step.expect.as_ref();
         let fits = expected.is_none_or(|text| holds(body, text.as_bytes()));
@@ -155,6 +173,13 @@ struct Answer {
     head_len: usize,
 }
 
+impl Answer {
+    /// Whether the server had no room for the request, or other servers' records came first each time.
+    fn is_busy(&self, received: &[u8]) -> bool {
+        self.status == 503 && holds(received, b"\"code\":\"busy\"")
+    }
+}
+
 /// The answer, once all of it is there.
 fn whole_answer(received: &[u8]) -> Outcome<Option<Answer>> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
@@ -183,5 +208,18 @@ mod tests {
         }
         let answer = whole_answer(bytes).unwrap().unwrap();
         assert_eq!((answer.status, &bytes[answer.head_len..]), (200, b"ok".as_slice()));
+    }
+
+    #[test]
+    fn only_busy_is_asked_again() {
+        let is_busy = |status: u16, code: &str| {
+            let body = format!("{{\"code\":\"{code}\"}}");
+            let text =
+                format!("HTTP/1.1 {status} S\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            whole_answer(text.as_bytes()).unwrap().unwrap().is_busy(text.as_bytes())
+        };
+        assert!(is_busy(503, "busy"));
+        assert!(!is_busy(503, "log_unavailable"));
+        assert!(!is_busy(200, "busy"));
     }
 }

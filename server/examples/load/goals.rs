@@ -70,7 +70,37 @@ pub(crate) fn of_rounds(rounds: &[Round]) -> Vec<Goal> {
         }
     }
     goals.extend(others(rounds));
+    goals.extend(of_cluster(rounds));
     goals
+}
+
+/// The goals of three servers on one machine, beside one of them.
+fn of_cluster(rounds: &[Round]) -> [Goal; 3] {
+    let reserve = |auth, at| (auth, Workload::Reserve, at);
+    let mut alone = goal(
+        "p50 of reserve alone, with three servers".to_owned(),
+        Wanted::AtMost(3.0),
+        rounds,
+        |round, auth| Some(own(round, reserve(auth, 1), Subject::Cluster)?.p50_ms()),
+    );
+    alone.unit = " ms";
+    let together = goal(
+        "reserve at 64 with three servers, of that with one".to_owned(),
+        Wanted::AtLeast(0.25),
+        rounds,
+        |round, auth| {
+            let of = |subject| Some(own(round, reserve(auth, 64), subject)?.throughput);
+            Some(of(Subject::Cluster)? / of(Subject::Keypool)?)
+        },
+    );
+    let mut busy = goal(
+        "answers `busy` to reserve at 64 with three servers".to_owned(),
+        Wanted::Told,
+        rounds,
+        |round, auth| Some(own(round, reserve(auth, 64), Subject::Cluster)?.busy),
+    );
+    busy.unit = "";
+    [alone, together, busy]
 }
 
 fn others(rounds: &[Round]) -> [Goal; 5] {

@@ -7,6 +7,7 @@
 mod baseline;
 mod ceiling;
 mod client;
+mod cluster;
 mod goals;
 mod image;
 mod large;
@@ -85,14 +86,15 @@ struct Run {
 
 #[derive(Args, Debug)]
 struct Once {
-    /// keypool, or a baseline: echo, fsync-file, sqlite, postgres, redis
-    #[arg(long, default_value = "keypool")]
-    subject: Subject,
+    /// keypool, cluster (three of them), or a baseline: echo, fsync-file, sqlite, postgres, redis. Several, with
+    /// commas, are measured in turn
+    #[arg(long, default_value = "keypool", value_delimiter = ',')]
+    subject: Vec<Subject>,
     #[arg(long, value_enum, default_value = "reserve")]
     workload: Workload,
-    /// How many connections ask at a time
-    #[arg(long, default_value_t = 64)]
-    concurrency: usize,
+    /// How many connections ask at a time; several numbers, with commas, one after the other
+    #[arg(long, default_value = "64", value_delimiter = ',')]
+    concurrency: Vec<usize>,
     /// How many operations there are at most
     #[arg(long, default_value_t = 8000)]
     operations: usize,
@@ -198,11 +200,21 @@ impl Once {
         let Self { subject, workload, concurrency, operations, signed, rounds, hide_names } = self;
         let auth = if signed { Auth::Signed } else { Auth::Named };
         let work = work_dir()?;
-        let cell = Cell { workload, concurrency, operations };
-        let mut stage = Stage::set(work.path(), vec![cell], hide_names)?;
+        let mut out = io::stdout();
+        let (subjects, missing): (Vec<_>, Vec<_>) =
+            subject.into_iter().partition(|subject| subject.missing().is_none());
+        for line in missing.into_iter().filter_map(Subject::missing) {
+            writeln!(out, "{line}")?;
+        }
+        let cell = |concurrency| Cell { workload, concurrency, operations };
+        let cells = concurrency.into_iter().map(cell).collect();
+        let mut stage = Stage::set(work.path(), cells, hide_names)?;
         for _ in 0..rounds {
-            for (_, figures) in stage.play(subject, auth, |_| true).await? {
-                writeln!(io::stdout(), "{} {}: {figures:.2?}", subject.name(), workload.name())?;
+            for subject in subjects.iter().copied() {
+                for (cell, figures) in stage.play(subject, auth, |_| true).await? {
+                    let (name, load, at) = (subject.name(), workload.name(), cell.concurrency);
+                    writeln!(out, "{name}, {load} at {at}: {figures:.2?}")?;
+                }
             }
         }
         Ok(())

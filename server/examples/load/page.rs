@@ -122,7 +122,7 @@ async fn until_read(admin: SocketAddr) -> Outcome<()> {
 async fn time_of(admin: SocketAddr, path: &str) -> Outcome<Option<Spread>> {
     let step = || Step { request: view(path), expect: None };
     let script = (0..TURNS).map(|_| Operation { steps: vec![step()] }).collect();
-    let taken = client::run(admin, vec![script], Until::Through(TIME_MAX)).await?;
+    let taken = client::run(&[admin], vec![script], Until::Through(TIME_MAX)).await?;
     Ok(Spread::of(taken.latencies_ns.into_iter().map(|ns| approx(ns) / 1e6)))
 }
 

@@ -89,6 +89,7 @@ fn lines(values: impl Fn(Subject) -> Vec<Option<f64>>) -> Vec<Line> {
 const fn colour(subject: Subject) -> &'static str {
     match subject {
         Subject::Keypool => "#c0392b",
+        Subject::Cluster => "#27ae60",
         Subject::Baseline(Kind::Echo) => "#95a5a6",
         Subject::Baseline(Kind::FsyncFile) => "#2c3e50",
         Subject::Baseline(Kind::Sqlite) => "#2980b9",

@@ -83,7 +83,11 @@ const fn operations(workload: Workload) -> [u32; 4] {
 
 /// Whether something is measured: the server all over, the others where they say something about it.
 fn wanted(subject: Subject, auth: Auth, cell: &Cell) -> bool {
-    let Subject::Baseline(kind) = subject else { return true };
+    let kind = match subject {
+        Subject::Keypool => return true,
+        Subject::Cluster => return cell.workload == Workload::Reserve,
+        Subject::Baseline(kind) => kind,
+    };
     match (cell.workload, auth) {
         (Workload::Reserve, Auth::Named) => true,
         (Workload::Reserve, Auth::Signed) => match kind {

@@ -9,6 +9,7 @@ use std::{
 use crate::{
     Outcome,
     client::{self, Operation, Until},
+    cluster::SERVERS,
     image::{self, Contents},
     measure::{Usage, approx, disk_written, percentile},
     packages::Packages,
@@ -38,6 +39,8 @@ pub(crate) struct Figures {
     pub(crate) client_cpu: f64,
     /// How many bytes the whole machine wrote to the disk meanwhile, for each operation.
     pub(crate) written: Option<f64>,
+    /// How many answers were `busy`.
+    pub(crate) busy: f64,
 }
 
 impl Figures {
@@ -92,8 +95,15 @@ impl Stage {
         wanted: impl Fn(&Cell) -> bool,
     ) -> Outcome<Vec<(Cell, Figures)>> {
         let dir = self.work.join("run");
-        if subject == Subject::Keypool {
-            image::copy(&self.work.join("image"), &dir)?;
+        match subject {
+            Subject::Keypool => image::copy(&self.work.join("image"), &dir)?,
+            Subject::Cluster => {
+                fs::create_dir(&dir)?;
+                for number in 0..SERVERS {
+                    image::copy(&self.work.join("image"), &dir.join(number.to_string()))?;
+                }
+            }
+            Subject::Baseline(_) => {}
         }
         let running = Running::start(subject, auth, &dir, self.contents)?;
         let mut stock = Stock::new(self.contents, &self.devices, &mut self.packages);
@@ -123,7 +133,7 @@ pub(crate) async fn measure(
     work: &Path,
 ) -> Outcome<Figures> {
     let before = (running.usage()?, Usage::own()?, disk_written(work));
-    let taken = client::run(running.address, scripts, until).await?;
+    let taken = client::run(&running.addresses, scripts, until).await?;
     let after = (running.usage()?, Usage::own()?, disk_written(work));
     let seconds = taken.elapsed.as_secs_f64();
     let mut latencies = taken.latencies_ns;
@@ -136,5 +146,6 @@ pub(crate) async fn measure(
         subject_cpu: after.0.since(before.0).processors(seconds),
         client_cpu: after.1.since(before.1).processors(seconds),
         written: written.map(|bytes| approx(bytes) / count),
+        busy: approx(taken.busy),
     })
 }

@@ -19,6 +19,7 @@ use clap::ValueEnum;
 use crate::{
     Outcome,
     baseline::Kind,
+    cluster::{self, SERVERS},
     image::Contents,
     measure::Usage,
     request::{AUTHORITY, Auth},
@@ -35,12 +36,15 @@ const TRIES: usize = 200;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Subject {
     Keypool,
+    /// Three servers over a log that three NATS nodes keep.
+    Cluster,
     Baseline(Kind),
 }
 
 impl Subject {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Keypool,
+        Self::Cluster,
         Self::Baseline(Kind::Echo),
         Self::Baseline(Kind::FsyncFile),
         Self::Baseline(Kind::Sqlite),
@@ -51,6 +55,7 @@ impl Subject {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Keypool => "keypool",
+            Self::Cluster => "three keypools",
             Self::Baseline(Kind::Echo) => "echo",
             Self::Baseline(Kind::FsyncFile) => "fsync file",
             Self::Baseline(Kind::Sqlite) => "SQLite",
@@ -62,6 +67,13 @@ impl Subject {
     /// Why it cannot be measured here, if it cannot.
     pub(crate) fn missing(self) -> Option<String> {
         let (program, package) = match self {
+            Self::Cluster => {
+                let missing = cluster::program().is_none();
+                let variable = cluster::PROGRAM;
+                return missing.then(|| {
+                    format!("{} are not measured: {variable} names no nats-server", self.name())
+                });
+            }
             Self::Baseline(Kind::Postgres) => (format!("{POSTGRES}/postgres"), "postgresql-15"),
             Self::Baseline(Kind::Redis) => (REDIS.to_owned(), "redis-server"),
             Self::Keypool | Self::Baseline(Kind::Echo | Kind::FsyncFile | Kind::Sqlite) => {
@@ -81,7 +93,9 @@ impl Subject {
     pub(crate) const fn keeps_packages(self) -> bool {
         match self {
             Self::Baseline(Kind::Echo | Kind::FsyncFile) => false,
-            Self::Keypool | Self::Baseline(Kind::Sqlite | Kind::Postgres | Kind::Redis) => true,
+            Self::Keypool
+            | Self::Cluster
+            | Self::Baseline(Kind::Sqlite | Kind::Postgres | Kind::Redis) => true,
         }
     }
 }
@@ -90,8 +104,10 @@ impl FromStr for Subject {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        if name == "keypool" {
-            return Ok(Self::Keypool);
+        match name {
+            "keypool" => return Ok(Self::Keypool),
+            "cluster" => return Ok(Self::Cluster),
+            _ => {}
         }
         Kind::from_str(name, false).map(Self::Baseline)
     }
@@ -99,9 +115,13 @@ impl FromStr for Subject {
 
 /// A subject that runs.
 pub(crate) struct Running {
+    /// Its first address.
     pub(crate) address: SocketAddr,
+    /// All its addresses.
+    pub(crate) addresses: Vec<SocketAddr>,
     program: Program,
-    database: Option<Program>,
+    /// Its database, or the other programs of a cluster.
+    others: Vec<Program>,
 }
 
 impl Running {
@@ -112,8 +132,9 @@ impl Running {
         dir: &Path,
         contents: Contents,
     ) -> Outcome<Self> {
-        let (mut command, database) = match subject {
-            Subject::Keypool => (keypool(auth, dir)?, None),
+        let (mut command, others) = match subject {
+            Subject::Keypool => (keypool(auth, dir)?, Vec::new()),
+            Subject::Cluster => return Self::start_cluster(auth, dir),
             Subject::Baseline(kind) => {
                 fs::create_dir_all(dir)?;
                 let database = match kind {
@@ -121,23 +142,40 @@ impl Running {
                     Kind::Redis => Some(start_redis(dir)?),
                     Kind::Echo | Kind::FsyncFile | Kind::Sqlite => None,
                 };
-                (baseline(kind, auth, dir, contents)?, database)
+                (baseline(kind, auth, dir, contents)?, database.into_iter().collect())
             }
         };
-        let mut program = Program::start(command.stdout(Stdio::piped()))?;
-        let line = program.next_line()?;
-        let url = line.trim().strip_prefix("listening on http://");
-        let address = url.ok_or("the subject did not start")?.parse()?;
-        Ok(Self { address, program, database })
+        let (program, address) = Program::listening(&mut command)?;
+        Ok(Self { address, addresses: vec![address], program, others })
     }
 
-    /// The resources it has used so far, its database included.
-    pub(crate) fn usage(&self) -> Outcome<Usage> {
-        let own = Usage::of(self.program.pid())?;
-        match &self.database {
-            Some(database) => Ok(own.and(Usage::of(database.pid())?)),
-            None => Ok(own),
+    /// Starts servers over NATS nodes, each with one of the copies of a data directory that are in a directory.
+    fn start_cluster(auth: Auth, dir: &Path) -> Outcome<Self> {
+        let (mut commands, settings) = cluster::nodes(dir)?;
+        let nodes = commands.iter_mut().map(Program::start).collect::<Outcome<Vec<_>>>()?;
+        let mut publish = server()?;
+        publish.arg("publish").args(&settings).arg("--data").arg(dir.join("0"));
+        if !publish.stdout(Stdio::null()).status()?.success() {
+            return Err("the log cannot be published".into());
         }
+        let mut servers = Vec::new();
+        for number in 0..SERVERS {
+            let mut command = keypool(auth, &dir.join(number.to_string()))?;
+            servers.push(Program::listening(command.args(&settings))?);
+        }
+        let addresses: Vec<_> = servers.iter().map(|(_, address)| *address).collect();
+        let (program, address) = servers.remove(0);
+        let others = servers.into_iter().map(|(program, _)| program).chain(nodes).collect();
+        Ok(Self { address, addresses, program, others })
+    }
+
+    /// The resources it has used so far, its other programs included.
+    pub(crate) fn usage(&self) -> Outcome<Usage> {
+        let mut usage = Usage::of(self.program.pid())?;
+        for other in &self.others {
+            usage = usage.and(Usage::of(other.pid())?);
+        }
+        Ok(usage)
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -155,7 +193,7 @@ impl Running {
     /// Asks it to end, and waits until it has.
     pub(crate) fn stop(mut self) -> Outcome<()> {
         self.program.stop()?;
-        self.database.as_mut().map_or(Ok(()), Program::stop)
+        self.others.iter_mut().try_for_each(Program::stop)
     }
 
     /// Ends it as a crash would.
@@ -178,6 +216,15 @@ impl Program {
         let mut child = command.stdin(Stdio::null()).spawn()?;
         let out = child.stdout.take().map(BufReader::new);
         Ok(Self { child, out })
+    }
+
+    /// Starts a program that says on its first line where it listens.
+    fn listening(command: &mut Command) -> Outcome<(Self, SocketAddr)> {
+        let mut program = Self::start(command.stdout(Stdio::piped()))?;
+        let line = program.next_line()?;
+        let url = line.trim().strip_prefix("listening on http://");
+        let address = url.ok_or("the subject did not start")?.parse()?;
+        Ok((program, address))
     }
 
     fn pid(&self) -> u32 {
@@ -206,12 +253,19 @@ impl Drop for Program {
     }
 }
 
-/// The server as it is shipped; its log goes to `/dev/null`.
-fn keypool(auth: Auth, data: &Path) -> Outcome<Command> {
-    // Beside `examples/`, where this program is.
+/// The server's program, which is beside `examples/`, where this program is.
+fn server() -> Outcome<Command> {
     let own = env::current_exe()?;
     let target = own.parent().and_then(Path::parent).ok_or("this program is in no directory")?;
     let mut command = Command::new(target.join("keypool-server"));
+    // It is no setting of the server.
+    command.env_remove(cluster::PROGRAM);
+    Ok(command)
+}
+
+/// The server as it is shipped; its log goes to `/dev/null`.
+fn keypool(auth: Auth, data: &Path) -> Outcome<Command> {
+    let mut command = server()?;
     command.arg("--data").arg(data).args(["--public-name", AUTHORITY]);
     // What is measured is how fast it serves, not how it refuses.
     command.arg("--no-quotas");
