@@ -64,9 +64,8 @@ impl PoolState {
             Ok(_) => settled < draft.events.len() || *command == Command::Settle,
             Err(_) => matches!(draft.events.last(), Some(Event::Conflict { .. })),
         };
-        let (events, after) =
-            if adds { (draft.events, Some(draft.pool)) } else { (Vec::new(), None) };
-        let after = after.filter(|_| !events.is_empty());
+        let events = if adds { draft.events } else { Vec::new() };
+        let after = (!events.is_empty()).then_some(draft.pool);
         (Decision { events, answer }, after)
     }
 

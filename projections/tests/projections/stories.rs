@@ -80,6 +80,23 @@ fn new_packages_take_the_place_of_those_that_are_live_or_of_none() {
 }
 
 #[test]
+fn a_key_that_was_rotated_is_the_same_key_when_it_is_rotated_again() {
+    assert_snapshot!(story("
+        0 bob register
+        1 bob upload a
+        2 bob rotate 2
+        3 bob rotate 2
+        4 bob rotate 3
+    "), @"
+    0 bob register: registered
+    1 bob upload a: a uploaded
+    2 bob rotate 2: key_rotated, a revoked (Rotated)
+    3 bob rotate 2: nothing
+    4 bob rotate 3: refused: the name is bound to another key, or the key to another name
+    ");
+}
+
+#[test]
 fn each_ciphersuite_is_replaced_on_its_own() {
     assert_snapshot!(story("
         0 bob register
@@ -673,6 +690,16 @@ fn play(state: &mut PoolState, line: &str, limits: &Limits) -> String {
     told.join(", ")
 }
 
+/// A statement of the key that a device registers with.
+fn statement_of_first_key() -> SignedStatement {
+    SignedStatement {
+        by: SignatureKey::new(&[1; 32]).unwrap(),
+        head: Hash::ZERO,
+        until: at(0),
+        proof: Signature::new(&[0; 64]).unwrap(),
+    }
+}
+
 fn command(who: &str, verb: &str, rest: &[&str]) -> Command {
     let group_at = |place: usize| group(rest.get(place).copied().unwrap_or("g"));
     let number = |word: &str| word.parse::<u8>().unwrap();
@@ -688,13 +715,13 @@ fn command(who: &str, verb: &str, rest: &[&str]) -> Command {
             credential: who.to_owned(),
             statement: None,
         },
+        "rotate" => Command::Rotate {
+            statement: statement_of_first_key(),
+            signature_key: SignatureKey::new(&[number(rest[0]); 32]).unwrap(),
+            credential: who.to_owned(),
+        },
         "declare" => Command::DeclareLeafKey {
-            statement: SignedStatement {
-                by: SignatureKey::new(&[1; 32]).unwrap(),
-                head: Hash::ZERO,
-                until: at(0),
-                proof: Signature::new(&[0; 64]).unwrap(),
-            },
+            statement: statement_of_first_key(),
             leaf_key: leaf_key(number(rest[0])),
         },
         "reserve" => Command::Reserve {

@@ -159,7 +159,8 @@ impl World {
             scene.note(evolved.map_err(|err| err.to_string()));
             scene.log.push_back(Arc::new(Recorded { by, event: event.clone(), at: now }));
         }
-        if after.is_some_and(|after| after != scene.pool) {
+        let is_fold = after.as_ref().is_none_or(|after| *after == scene.pool);
+        if !is_fold || after.is_some() == events.is_empty() {
             scene.note(Err("the outcome of a decision is not the fold of its events".to_owned()));
         }
         let outcome = Outcome::of(&answer);
