@@ -143,6 +143,7 @@ cluster *ARGS:
 chaos ROUNDS="40":
     KEYPOOL_CHAOS_ROUNDS={{ROUNDS}} cargo test --locked -p keypool-server --features cluster --test server -- cluster_chaos cluster_partitions --nocapture --test-threads 1
     KEYPOOL_NATS_ROUNDS={{ROUNDS}} cargo test --locked -p keypool-nats --test nats -- nothing_is_lost --nocapture
+    KEYPOOL_POSTGRES_ROUNDS={{ROUNDS}} cargo test --locked -p keypool-postgres --test postgres -- nothing_is_lost_while --nocapture
 
 # The Debian package of the server, in target/debian (needs `cargo install cargo-deb`).
 deb *ARGS:

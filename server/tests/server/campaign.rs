@@ -91,7 +91,7 @@ async fn is_ready(api: &Api, bob: &Device) {
 
 #[actix_web::test]
 async fn a_damaged_file_is_made_good_or_named_and_nothing_answered_is_lost() {
-    let (count, first) = (size("KEYPOOL_DAMAGES", 40), size("KEYPOOL_SEED", 1));
+    let (count, first) = (size("KEYPOOL_DAMAGES", 24), size("KEYPOOL_SEED", 1));
     let past = lived_through().await;
     let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
     for seed in first..first + count {
