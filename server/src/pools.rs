@@ -153,7 +153,7 @@ struct Shared<L> {
     to_keep: Mutex<Option<SyncSender<()>>>,
 }
 
-/// The state of pools that are being opened, and the queues of what it asks for.
+/// The state of pools that are being opened, and the queues of the work that it asks for.
 struct Parts<L> {
     shared: Arc<Shared<L>>,
     to_keep: Receiver<()>,

@@ -52,7 +52,7 @@ fn read_base(name: &str) -> BaseJournal {
 pub(crate) struct JournalChanges {
     /// Whether a byte of a segment differs, or a segment is missing.
     pub(crate) segments: bool,
-    /// Whether the note of what was acknowledged differs or is missing.
+    /// Whether the note of the last acknowledged record differs or is missing.
     pub(crate) note: bool,
     /// Whether hashes were computed again, which nobody can who does not know the journal's key.
     pub(crate) forged: bool,

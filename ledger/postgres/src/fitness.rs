@@ -39,7 +39,7 @@ impl ServerFacts {
         })
     }
 
-    /// Checks that the server keeps what it has acknowledged, on as many other servers as are demanded.
+    /// Checks that the server keeps each acknowledged row, on as many other servers as are demanded.
     pub(crate) fn check(&self, server: &str, standbys: usize) -> Result<(), String> {
         let asked = standbys_asked(&self.synchronous_standby_names);
         let (version, names) = (self.version, &self.synchronous_standby_names);

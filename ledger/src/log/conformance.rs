@@ -9,6 +9,9 @@
     reason = "these are tests that live in a library"
 )]
 
+#[cfg(feature = "local")]
+pub mod engines;
+
 mod fixtures;
 
 #[cfg(feature = "local")]

@@ -4,10 +4,11 @@
 mod outcomes;
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex,
         mpsc::{Receiver, channel},
     },
     time::Duration,
@@ -19,7 +20,10 @@ use keypool_ledger::{
     StreamFrame, StreamJoinError, SystemClock, compare_journal,
     log::{
         append_at_head,
-        conformance::{self, MemoryStream, MemoryStreamConnection, StreamFaults},
+        conformance::{
+            MemoryStream, MemoryStreamConnection, StreamFaults,
+            engines::{check_contract, check_frames, check_refilling, check_two_servers},
+        },
         find_command,
     },
     publish_journal,
@@ -113,16 +117,27 @@ fn the_replicated_log_keeps_the_contract() {
     for faults in
         [StreamFaults::Never, StreamFaults::WrittenAndRefused, StreamFaults::WrittenUnanswered]
     {
-        let dirs = TempDir::new().unwrap();
-        let mut n = 0;
-        let next = std::cell::RefCell::new(&mut n);
-        conformance::check(|| {
-            let mut n = next.borrow_mut();
-            **n += 1;
+        let dir = TempDir::new().unwrap();
+        check_contract(|name| {
             let connection = MemoryStream::with_seed(1).connect(faults);
-            join(&dirs.path().join(n.to_string()), &connection).unwrap()
+            join(&dir.path().join(name), &connection).unwrap()
         });
     }
+}
+
+#[test]
+fn a_stream_in_memory_keeps_the_promises_of_an_engine() {
+    let streams = Mutex::new(BTreeMap::new());
+    let connect = |name: &str| {
+        let mut streams = streams.lock().unwrap();
+        let stream = streams.entry(name.to_owned()).or_insert_with(|| MemoryStream::with_seed(1));
+        stream.connect(StreamFaults::Never)
+    };
+    let dir = TempDir::new().unwrap();
+    let joined = |copy: &str, name: &str| join(&dir.path().join(copy), &connect(name)).unwrap();
+    check_frames(|name| connect(name));
+    check_two_servers(|copy| joined(copy, "two"));
+    check_refilling(joined, |name| connect(name), dir.path());
 }
 
 #[test]

@@ -17,7 +17,7 @@ type Engine = Mutex<Vec<(Vec<u8>, Vec<u8>)>>;
 pub(crate) struct OutsideLog {
     engine: Arc<Engine>,
     replica: Mutex<Vec<Record>>,
-    /// What happens while somebody reads a history next.
+    /// The action that is carried out during the next read of a history.
     meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 

@@ -1,9 +1,10 @@
-//! Logs over a stream, and small events and waits that the tests of every engine share.
+//! Copies of the stream, and the helpers that the tests of every engine share, by the names that they have here.
 
 use std::{path::Path, sync::Arc};
 
-pub(crate) use keypool_ledger::log::conformance::servers::{
-    DEADLINE, all, append, batch, command, eventually, now, uploaded, wait_for,
+pub(crate) use keypool_ledger::log::conformance::{
+    engines::{empty_frame as frame, publish_frame as written, read_to_end as read_all},
+    servers::{DEADLINE, all, append, eventually},
 };
 use keypool_ledger::{
     ReplicatedLog, ReplicatedLogOptions, SledLog, SledLogOptions, StreamJoinError,

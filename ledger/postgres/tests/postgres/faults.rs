@@ -1,21 +1,13 @@
 //! Three servers write while primary and standbys are killed, replaced and cut off: nothing that was acknowledged is
 //! lost, nothing that was refused is there, and all copies are the same.
 
-use std::{
-    env,
-    sync::{
-        atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, channel},
-    },
-    thread,
-    time::Duration,
-};
+use std::{env, time::Duration};
 
 use keypool_ledger::{
-    EventLog, ReplicaHealth, ReplicatedLog,
+    ReplicatedLog,
     log::conformance::{
         HeldLines,
-        servers::{WriterAcknowledgement, check_outcomes, write_until},
+        servers::{Acknowledgements, check_servers, write_through},
     },
 };
 use keypool_postgres::{PostgresReplication, PostgresSettings};
@@ -24,7 +16,7 @@ use tempfile::TempDir;
 
 use super::{
     cluster::Cluster,
-    support::{DEADLINE, all, join, now, wait_for},
+    support::{DEADLINE, all, join},
 };
 
 /// How many servers write.
@@ -54,46 +46,16 @@ enum ServerFault {
 }
 
 /// A cluster whose servers write, and their acknowledgements.
-struct Field {
-    cluster: Cluster,
+struct Field<'a> {
+    cluster: &'a mut Cluster,
     /// The number of the primary.
     primary: usize,
     /// The lines of the first server.
     lines: HeldLines,
-    acknowledged: Receiver<WriterAcknowledgement>,
-    /// When the last acknowledgement came, in milliseconds.
-    last: u64,
-    /// The longest time without one.
-    longest: u64,
+    acknowledged: Acknowledgements,
 }
 
-impl Field {
-    fn hear(&mut self, acknowledged: WriterAcknowledgement) {
-        self.longest = self.longest.max(acknowledged.at.saturating_sub(self.last));
-        self.last = self.last.max(acknowledged.at);
-    }
-
-    /// Waits until every server has had so many acknowledgements in turn that others had some too.
-    fn wait_for_all(&mut self, count: usize) {
-        let (mut heard, mut of_each) = (0, [0; SERVERS]);
-        while heard < count || of_each.contains(&0) {
-            let acknowledged = self.acknowledged.recv_timeout(DEADLINE).expect("servers write on");
-            heard += 1;
-            of_each[acknowledged.server] += 1;
-            self.hear(acknowledged);
-        }
-    }
-
-    /// Hears acknowledgements for a while.
-    fn pass(&mut self, time: Duration) {
-        let end = now() + u64::try_from(time.as_millis()).unwrap();
-        while let Some(left) = end.checked_sub(now()).filter(|left| 0 < *left) {
-            if let Ok(heard) = self.acknowledged.recv_timeout(Duration::from_millis(left)) {
-                self.hear(heard);
-            }
-        }
-    }
-
+impl Field<'_> {
     fn standbys(&self) -> [usize; 2] {
         [(self.primary + 1) % 3, (self.primary + 2) % 3]
     }
@@ -111,7 +73,7 @@ impl Field {
             self.cluster.kill(standby);
         }
         for _ in 0..3 {
-            self.pass(PAUSE / 4);
+            self.acknowledged.pass(PAUSE / 4);
             self.cancel_waits();
         }
     }
@@ -134,8 +96,8 @@ impl Field {
     /// Brings a fault about, and returns the longest time without an acknowledgement, in milliseconds.
     fn suffer(&mut self, fault: ServerFault) -> u64 {
         self.cluster.wait_for_standbys(self.primary, 2);
-        self.wait_for_all(BETWEEN);
-        self.longest = 0;
+        self.acknowledged.wait_for_all(BETWEEN);
+        self.acknowledged.take_longest();
         let (old, standbys) = (self.primary, self.standbys());
         match fault {
             ServerFault::PrimaryKilled => {
@@ -144,7 +106,7 @@ impl Field {
             }
             ServerFault::StandbyKilled => {
                 self.cluster.kill(standbys[0]);
-                self.wait_for_all(BETWEEN);
+                self.acknowledged.wait_for_all(BETWEEN);
                 self.cluster.run(standbys[0]);
             }
             ServerFault::StandbysKilled => {
@@ -154,7 +116,7 @@ impl Field {
             ServerFault::FailedOver => {
                 self.cluster.kill(old);
                 self.promote();
-                self.wait_for_all(BETWEEN);
+                self.acknowledged.wait_for_all(BETWEEN);
                 self.cluster.rebuild(old, self.primary);
             }
             ServerFault::FailedOverAlone => {
@@ -164,39 +126,39 @@ impl Field {
                 self.promote();
                 // It comes back with the frames that it alone has.
                 self.cluster.run(old);
-                self.wait_for_all(BETWEEN);
+                self.acknowledged.wait_for_all(BETWEEN);
                 self.cluster.rebuild(old, self.primary);
             }
             ServerFault::PrimaryHung => {
                 self.cluster.signal(old, Signal::STOP);
                 self.promote();
-                self.pass(PAUSE);
+                self.acknowledged.pass(PAUSE);
                 self.cluster.signal(old, Signal::CONT);
-                self.wait_for_all(BETWEEN);
+                self.acknowledged.wait_for_all(BETWEEN);
                 self.cluster.rebuild(old, self.primary);
             }
             ServerFault::BackendsEnded => {
                 let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'keypool-server'";
                 for _ in 0..10 {
                     self.cluster.sql(old, end);
-                    self.pass(PAUSE / 40);
+                    self.acknowledged.pass(PAUSE / 40);
                 }
             }
             ServerFault::ServerCutOff => {
                 self.lines.hold();
-                self.pass(PAUSE);
+                self.acknowledged.pass(PAUSE);
                 self.lines.release();
             }
         }
-        self.wait_for_all(BETWEEN);
-        self.longest
+        self.acknowledged.wait_for_all(BETWEEN);
+        self.acknowledged.take_longest()
     }
 }
 
 /// Has servers write through a number of faults, and checks every outcome.
 #[expect(clippy::print_stderr, reason = "the figures are read with --nocapture")]
 fn survive(faults: &[ServerFault]) {
-    let Some(cluster) = Cluster::start(3) else { return };
+    let Some(mut cluster) = Cluster::start(3) else { return };
     let dirs = [(); SERVERS].map(|()| TempDir::new().unwrap());
     let lines = HeldLines::to((0..3).map(|node| cluster.port(node)));
     let held = PostgresSettings::new(&Cluster::address_of(&lines.ports), "faults").unwrap();
@@ -205,42 +167,17 @@ fn survive(faults: &[ServerFault]) {
     let connect = |server: usize| PostgresReplication::connect(&settings[server]).unwrap();
     let logs: [ReplicatedLog; SERVERS] =
         [0, 1, 2].map(|server| join(dirs[server].path(), connect(server)).unwrap());
-    let (ending, (telling, acknowledged)) = (AtomicBool::new(false), channel());
-    let mut field = Field { cluster, primary: 0, lines, acknowledged, last: now(), longest: 0 };
-    let told: Vec<_> = thread::scope(|scope| {
-        let start = |(server, log)| {
-            let (ending, telling) = (&ending, telling.clone());
-            scope.spawn(move || write_until(log, server, ending, &telling))
-        };
-        let writers: Vec<_> = logs.iter().enumerate().map(start).collect();
-        let end = EndOnDrop(&ending);
+    let told = write_through(&logs, |acknowledged| {
+        let mut field = Field { cluster: &mut cluster, primary: 0, lines, acknowledged };
         for (round, fault) in faults.iter().enumerate() {
             let longest = field.suffer(*fault);
             eprintln!("round {}: {fault:?}: {longest} ms without an append", round + 1);
         }
-        drop(end);
-        writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect()
     });
     let fresh = TempDir::new().unwrap();
-    let stored = all(&join(fresh.path(), field.cluster.connect("faults")).unwrap());
-    for log in &logs {
-        wait_for(log, stored.len() as u64);
-        assert_eq!(all(log), stored, "all copies are the same");
-        assert_eq!(log.health(), ReplicaHealth::Following);
-        assert_eq!(log.head().unwrap().seq, stored.len() as u64);
-    }
-    let outcomes = check_outcomes(&told, &stored);
-    assert!(0 < outcomes.written);
+    let stored = all(&join(fresh.path(), cluster.connect("faults")).unwrap());
+    let outcomes = check_servers(&logs, &stored, &told);
     eprintln!("{} rounds: {outcomes:?}", faults.len());
-}
-
-/// Ends the writers also when the test fails.
-struct EndOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for EndOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
 }
 
 /// `KEYPOOL_POSTGRES_ROUNDS` says how many rounds there are; the worst four faults once otherwise.

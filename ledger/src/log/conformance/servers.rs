@@ -2,9 +2,10 @@
 
 use std::{
     collections::BTreeMap,
+    fs, mem,
     sync::{
         atomic::{AtomicBool, Ordering},
-        mpsc::Sender,
+        mpsc::{Receiver, Sender, channel},
     },
     thread,
     time::Duration,
@@ -14,7 +15,8 @@ use uuid::Uuid;
 
 use crate::{
     AppendError, Appended, Batch, Clock, CommandId, Event, EventLog, Hash, KeyPackageRef, NewEvent,
-    PackageFacts, Record, ReplicatedLog, StreamId, StreamWrite, SystemClock, Timestamp,
+    PackageFacts, Record, ReplicaHealth, ReplicatedLog, StreamId, StreamWrite, SystemClock,
+    Timestamp,
 };
 
 /// How long a wait may take that only a fault ends.
@@ -36,20 +38,16 @@ pub enum WriterOutcome {
 
 /// An append that was acknowledged.
 #[derive(Clone, Copy, Debug)]
-pub struct WriterAcknowledgement {
+struct WriterAcknowledgement {
     /// The number of the server that appended.
-    pub server: usize,
+    server: usize,
     /// When the answer came, in milliseconds.
-    pub at: u64,
+    at: u64,
 }
 
 /// Writes batches of one to three events, each with a fresh command, until the end; tells of each
 /// acknowledgement, and returns all outcomes.
-///
-/// # Panics
-///
-/// Panics if the log cannot be read or has failed.
-pub fn write_until(
+fn write_until(
     log: &ReplicatedLog,
     server: usize,
     ending: &AtomicBool,
@@ -87,6 +85,109 @@ fn outcome(answer: Result<Appended, AppendError>) -> WriterOutcome {
     }
 }
 
+/// The acknowledgements of servers that write, as they come.
+#[derive(Debug)]
+pub struct Acknowledgements {
+    told: Receiver<WriterAcknowledgement>,
+    servers: usize,
+    /// When the last one came, in milliseconds.
+    last: u64,
+    /// The longest time without one, in milliseconds.
+    longest: u64,
+}
+
+impl Acknowledgements {
+    fn hear(&mut self, acknowledged: WriterAcknowledgement) {
+        self.longest = self.longest.max(acknowledged.at.saturating_sub(self.last));
+        self.last = self.last.max(acknowledged.at);
+    }
+
+    /// Waits until `count` more came, and at least one of them from each server.
+    ///
+    /// # Panics
+    ///
+    /// Panics if none comes for [`DEADLINE`].
+    pub fn wait_for_all(&mut self, count: usize) {
+        let (mut heard, mut of_each) = (0, vec![0_usize; self.servers]);
+        while heard < count || of_each.contains(&0) {
+            let acknowledged = self.told.recv_timeout(DEADLINE).unwrap();
+            heard += 1;
+            of_each[acknowledged.server] += 1;
+            self.hear(acknowledged);
+        }
+    }
+
+    /// Hears them for a while.
+    pub fn pass(&mut self, time: Duration) {
+        let end = now() + u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        while let Some(left) = end.checked_sub(now()).filter(|left| 0 < *left) {
+            if let Ok(heard) = self.told.recv_timeout(Duration::from_millis(left)) {
+                self.hear(heard);
+            }
+        }
+    }
+
+    /// The longest time without one since the last call, in milliseconds.
+    pub fn take_longest(&mut self) -> u64 {
+        mem::take(&mut self.longest)
+    }
+}
+
+/// Ends the writers also when the test fails.
+struct EndOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Has servers write until `suffer` returns, and returns the outcomes of all.
+///
+/// # Panics
+///
+/// Panics if a log cannot be read or has failed, or if `suffer` does.
+pub fn write_through(
+    logs: &[ReplicatedLog],
+    suffer: impl FnOnce(Acknowledgements),
+) -> Vec<(CommandId, WriterOutcome)> {
+    let (ending, (telling, told)) = (AtomicBool::new(false), channel());
+    thread::scope(|scope| {
+        let start = |(server, log)| {
+            let (ending, telling) = (&ending, telling.clone());
+            scope.spawn(move || write_until(log, server, ending, &telling))
+        };
+        let writers: Vec<_> = logs.iter().enumerate().map(start).collect();
+        let end = EndOnDrop(&ending);
+        suffer(Acknowledgements { told, servers: logs.len(), last: now(), longest: 0 });
+        drop(end);
+        writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect()
+    })
+}
+
+/// Waits until servers have all records of the stream, and checks that they follow it with equal copies, in which each
+/// outcome is true.
+///
+/// # Panics
+///
+/// Panics if one is behind, follows no more or differs, or if an outcome was not true.
+#[must_use]
+pub fn check_servers(
+    logs: &[ReplicatedLog],
+    stored: &[Record],
+    told: &[(CommandId, WriterOutcome)],
+) -> OutcomeCounts {
+    for log in logs {
+        wait_for(log, stored.len() as u64);
+        assert_eq!(all(log), stored, "all copies are the same");
+        assert_eq!(log.health(), ReplicaHealth::Following);
+        assert_eq!(log.head().unwrap().seq, stored.len() as u64);
+    }
+    let outcomes = check_outcomes(told, stored);
+    assert!(0 < outcomes.written);
+    outcomes
+}
+
 /// How many outcomes there were of each kind.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OutcomeCounts {
@@ -99,12 +200,7 @@ pub struct OutcomeCounts {
 }
 
 /// Holds the outcomes against the records of the stream.
-///
-/// # Panics
-///
-/// Panics if a record is missing, is there twice, or is there although it was refused.
-#[must_use]
-pub fn check_outcomes(told: &[(CommandId, WriterOutcome)], stored: &[Record]) -> OutcomeCounts {
+fn check_outcomes(told: &[(CommandId, WriterOutcome)], stored: &[Record]) -> OutcomeCounts {
     let mut by_command: BTreeMap<CommandId, Vec<&Record>> = BTreeMap::new();
     for record in stored {
         by_command.entry(record.envelope.command).or_default().push(record);
@@ -234,14 +330,37 @@ pub fn wait_for(log: &ReplicatedLog, records: u64) {
 /// How long each measurement takes.
 const MEASURED: Duration = Duration::from_secs(3);
 
-/// Appends calls of `group` batches to as many pools for a while, and returns batches a second, and the mean
-/// and the longest time of a call in milliseconds.
+/// How often all sizes of calls are measured.
+const MEASURED_ROUNDS: usize = 3;
+
+/// Measures appends of calls of several sizes, in turn to the log on a local disk and to the replicated one, and tells
+/// a line of each.
 ///
 /// # Panics
 ///
 /// Panics if an append fails.
+pub fn measure_beside(local: &impl EventLog, replicated: &ReplicatedLog, tell: impl Fn(String)) {
+    let mut numbers = 0;
+    for round in 1..=MEASURED_ROUNDS {
+        for group in [1, 16, 64, 256] {
+            let (alone, call, longest) = measure_appends(local, group, &mut numbers);
+            let (shared, shared_call, shared_longest) =
+                measure_appends(replicated, group, &mut numbers);
+            let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+            tell(format!(
+                "round {round}, {group} batches a call: local {alone:.0}/s ({call:.2} ms a call, {longest} at most), \
+                 replicated {shared:.0}/s ({shared_call:.2} ms, {shared_longest} at most), ratio {:.2}, load {}",
+                shared / alone,
+                load.split(' ').next().unwrap_or_default()
+            ));
+        }
+    }
+}
+
+/// Appends calls of `group` batches to as many pools for a while, and returns batches a second, and the mean
+/// and the longest time of a call in milliseconds.
 #[expect(clippy::cast_precision_loss, reason = "small numbers")]
-pub fn measure_appends(log: &impl EventLog, group: u64, numbers: &mut u64) -> (f64, f64, u64) {
+fn measure_appends(log: &impl EventLog, group: u64, numbers: &mut u64) -> (f64, f64, u64) {
     let (begin, time) = (now(), u64::try_from(MEASURED.as_millis()).unwrap());
     let (mut calls, mut longest) = (0, 0);
     while now() - begin < time {

@@ -29,7 +29,7 @@ impl Draw {
     }
 }
 
-/// What was done to which file.
+/// A damage, and the file that has it.
 pub(super) struct Damage {
     pub(super) file: PathBuf,
     pub(super) kind: String,

@@ -38,7 +38,7 @@ pub(super) fn broken(calls: &[Call]) -> Vec<Vec<Call>> {
 }
 
 impl Break {
-    /// The broken history, if this one has what is to be broken.
+    /// The broken history; `None` if this one has nothing that breaks in this way.
     fn apply(self, calls: &[Call]) -> Option<Vec<Call>> {
         let mut calls = calls.to_vec();
         let end = calls.iter().map(|call| call.ended).max()? + 1;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use stateright::semantics::{ConsistencyTester, LinearizabilityTester, SequentialSpec};
 use uuid::Uuid;
 
-/// What a request asked of a package, with the id of the reservation.
+/// The question of a request about a package, with the id of the reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
     Reserve(Uuid),
@@ -15,7 +15,7 @@ pub(super) enum Asked {
     Spend(Uuid),
 }
 
-/// What was answered.
+/// The answer to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Told {
     Reserved,
