@@ -6,7 +6,6 @@ use std::{
     os::unix::{fs::chown, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use keypool_postgres::{PostgresReplication, PostgresSettings};
@@ -14,9 +13,6 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::support::{DEADLINE, eventually};
-
-/// One cluster at a time: two cores carry no more.
-static TURN: Mutex<()> = Mutex::new(());
 
 /// The configuration of every server: small, soon to notice, and waiting for a standby.
 const CONFIGURATION: &str = "
@@ -35,7 +31,6 @@ pub(crate) struct Cluster {
     programs: Programs,
     nodes: Vec<Node>,
     dir: TempDir,
-    _turn: MutexGuard<'static, ()>,
 }
 
 /// A server's process, or the place of one.
@@ -120,12 +115,10 @@ impl Cluster {
     /// Starts servers with some lines more in their configurations.
     pub(crate) fn with(count: usize, lines: &str) -> Option<Self> {
         let programs = Programs::find()?;
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = TempDir::new().unwrap();
         programs.give(dir.path());
         let node = |_| Node { port: free_port(), child: None };
-        let mut cluster =
-            Self { programs, nodes: (0..count).map(node).collect(), dir, _turn: turn };
+        let mut cluster = Self { programs, nodes: (0..count).map(node).collect(), dir };
         let mut initdb = cluster.programs.command("initdb");
         initdb.args(["--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "-D"]);
         initdb.arg(cluster.files(0));
