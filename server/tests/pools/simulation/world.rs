@@ -62,7 +62,7 @@ pub(crate) struct World {
     pub(crate) frozen: BTreeSet<usize>,
     /// Packages and reservations that may not be in the log yet.
     pub(crate) recent: RefCell<(Vec<PackageFacts>, Vec<ReservationId>)>,
-    /// The time of the last record, and when it was written.
+    /// The log's time when it last kept step with a right clock, and the time then.
     last: (Timestamp, Timestamp),
 }
 
@@ -227,14 +227,16 @@ impl World {
     }
 
     pub(crate) fn start(&mut self, server: usize) {
-        let Self { servers, engine, dice, rates, armed, .. } = self;
+        let Self { servers, engine, dice, rates, armed, last, now, .. } = self;
         servers[server].start(engine, dice, rates, *armed);
+        // A process that starts knows the log's time alone.
+        if let ([_], Some(record)) = (&**servers, engine.lock().unwrap().records.last()) {
+            *last = (record.envelope.at, *now);
+        }
         let is_up = self.servers[server].process.is_some();
         self.say(|| format!("server {server} starts: {is_up}"));
         self.observe();
-        if is_up {
-            self.compare(server);
-        }
+        self.compare(server);
     }
 
     pub(crate) fn kill(&mut self, server: usize) {
@@ -292,7 +294,8 @@ impl World {
             let Some(record) = next else { return };
             self.say(|| {
                 let envelope = &record.envelope;
-                format!("  record {}: {} {:?}", record.seq, envelope.stream, envelope.event)
+                let at = envelope.at.as_millis();
+                format!("  record {} at {at}: {} {:?}", record.seq, envelope.stream, envelope.event)
             });
             let touched = self.observer.take(&record);
             self.check_time(&record);
@@ -306,13 +309,16 @@ impl World {
     /// The time of the log follows no clock that has leapt by more than a start allows. After a start, and after a
     /// clock was accepted, every open reservation has a full TTL again.
     fn check_time(&mut self, record: &Record) {
-        let (last, written) = self.last;
-        self.last = (record.envelope.at, self.now);
         let [server] = &mut *self.servers else { return };
-        let latest = last.after(self.now.since(written)).after(AHEAD_MAX);
+        let ((last, written), at) = (self.last, record.envelope.at);
+        let passed = last.after(self.now.since(written));
         let is_accepted = matches!(record.envelope.event, Event::ClockAccepted { .. });
-        let is_first = record.seq == 1;
-        assert!(is_accepted || is_first || record.envelope.at <= latest, "the clock has leapt");
+        let is_begun = is_accepted || record.seq == 1;
+        assert!(is_begun || at <= passed.after(AHEAD_MAX), "the clock has leapt");
+        // While the clock is behind, the log's time stands still; once it is right, all that has passed counts.
+        if is_begun || passed <= at {
+            self.last = (at, self.now);
+        }
         let Some(process) = &mut server.process else { return };
         match &record.envelope.event {
             Event::ClockAccepted { to, .. } => {
