@@ -44,11 +44,12 @@ disks:
     cargo test -p keypool-client --test client --locked sealing::image -- --ignored
     cargo test -p keypool-server --test server --locked whole_disk -- --ignored
 
-# A server killed, its power cut (root, loop devices), its files damaged, and histories of 64 clients checked for an
-# order that explains them: 2,000, 1,000, 1,700 and 20 kills are an hour and a half.
+# A server and the chat killed, a power cut (root, loop devices), files damaged, and histories of 64 clients checked for an
+# order that explains them: 2,000 kills of each, 1,000 cuts, 1,700 damages and 20 kills are two hours.
 campaign KILLS="2000" CUTS="1000" DAMAGES="1700" LINEAR="20":
     KEYPOOL_KILLS={{KILLS}} cargo test -p keypool-server --test server --locked killed_again_and_again -- --nocapture
     KEYPOOL_POWER_CUTS={{CUTS}} cargo test -p keypool-server --test server --locked power_cut -- --ignored --nocapture
+    KEYPOOL_APP_KILLS={{KILLS}} cargo test -p keypool-cli --test cli --locked killed:: -- --nocapture
     KEYPOOL_DAMAGES={{DAMAGES}} cargo test -p keypool-server --test server --locked damaged_file -- --nocapture
     KEYPOOL_LINEAR_KILLS={{LINEAR}} KEYPOOL_LINEAR_ROUNDS=100 cargo test -p keypool-server --test server --locked linearizable -- --nocapture
 
@@ -169,6 +170,10 @@ retention DAYS="20" EXCHANGES="150":
 # The views of the operator's page on 10 million events (6 GB of log, 5 of index), and a load with --seconds.
 bench-page *ARGS: bench-build
     cargo run --release --locked -p keypool-server --features bench,cluster --example load -- page {{ARGS}}
+
+# Two hours of 50 requests a second on 1,000 pools, with a restart every ten minutes, as docs/reliability.md has it.
+soak *ARGS: bench-build
+    cargo run --release --locked -p keypool-server --features bench,cluster --example load -- soak {{ARGS}}
 
 # Licences, advisories and banned crates (needs `cargo install cargo-deny`).
 deny:

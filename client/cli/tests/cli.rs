@@ -9,6 +9,7 @@ mod cli {
     mod devices;
     mod homes;
     mod identities;
+    mod killed;
     mod linking;
     mod recovery;
 
