@@ -87,9 +87,9 @@ impl StreamCursor {
         Ok(Self { context, consumer, subscriber, inbox, next, connection, pulls, pending, silence })
     }
 
-    /// Whether the cursor reads on behind frame `after`, on the connection of this number.
-    pub(crate) const fn stands_behind(&self, after: u64, connection: u64) -> bool {
-        self.next == after + 1 && self.connection == connection
+    /// Whether the cursor comes to the frame behind frame `after`, on the connection of this number.
+    pub(crate) const fn comes_to(&self, after: u64, connection: u64) -> bool {
+        self.next <= after + 1 && self.connection == connection
     }
 
     /// Passes over the frames up to `after`, which were read in another way.

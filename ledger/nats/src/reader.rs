@@ -54,8 +54,9 @@ impl StreamReader {
         wait: Duration,
     ) -> Result<Vec<StreamFrame>, ReplicationError> {
         let connection = link.connected(wait).await?;
-        let kept = self.cursor.take().filter(|cursor| cursor.stands_behind(after, connection));
-        if let Some(cursor) = kept {
+        let kept = self.cursor.take().filter(|cursor| cursor.comes_to(after, connection));
+        if let Some(mut cursor) = kept {
+            cursor.pass_over(after);
             return self.pull(link, cursor, bytes_max, wait).await;
         }
         if bytes_max < ONE_FRAME_BYTES

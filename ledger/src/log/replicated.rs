@@ -2,8 +2,8 @@
 //!
 //! Every server keeps the whole journal and its index on its own disk, and takes in each frame of the
 //! replicated stream in order. Reads are answered there. An append is staged on the local copy and published
-//! if the stream still ends where the copy does; the frame that the stream then has at that place decides: it
-//! is this append's, or another server came first.
+//! if the stream still ends where the copy does. It stands once the engine says so; after any other answer the
+//! frame that the stream then has at that place decides: it is this append's, or another server came first.
 
 mod frame;
 
@@ -301,7 +301,10 @@ impl ReplicatedLog {
             let is_answered = matches!(answer, PublishOutcome::Written | PublishOutcome::Refused);
             let why: Cause = match answer {
                 PublishOutcome::Written => {
-                    unexplained("it was acknowledged and does not come back")
+                    // It need not come back: most copies have it, and the next frame's chain rests on it.
+                    let bytes = frame.to_vec();
+                    self.replica.take_in(vec![StreamFrame { sequence: after + 1, bytes }]);
+                    unexplained("it was acknowledged, and the copy here does not take it in")
                 }
                 PublishOutcome::Refused => unexplained("it was refused"),
                 PublishOutcome::NoAnswer(why) | PublishOutcome::NotSent(why) => why.into(),

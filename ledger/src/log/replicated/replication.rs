@@ -7,9 +7,10 @@ use crate::log::BoxError;
 /// A journal that several servers share: one stream of frames, numbered from 1 without gaps, of which no
 /// frame is ever changed or removed.
 ///
-/// Methods block; an adapter brings its own runtime. [`ReplicatedLog`](super::ReplicatedLog) reads back
-/// each frame that it has published, so only [`Replication::frames`] decides an outcome: the answer of
-/// [`Replication::publish`] merely says how long to wait for it.
+/// Methods block; an adapter brings its own runtime. [`ReplicatedLog`](super::ReplicatedLog) takes
+/// [`PublishOutcome::Written`] at its word. After any other answer [`Replication::frames`] decides, by the frame that
+/// stands there. A frame that was acknowledged and is not in the stream is found by the chain of the next one, or by an
+/// end before it, and stops the log.
 pub trait Replication: Send + Sync {
     /// Publishes a frame if the stream ends at frame `after`: compare-and-set over the whole stream.
     ///
