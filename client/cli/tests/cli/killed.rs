@@ -4,7 +4,7 @@
 use std::{env, fs::File, io::Write, process::Stdio, thread, time::Duration};
 
 use keypool_client::InvitationState;
-use keypool_ledger::{Clock, Hash, SystemClock};
+use keypool_ledger::{Clock, GroupId, Hash, SystemClock};
 
 use super::{
     chat::{chat, typed},
@@ -12,8 +12,10 @@ use super::{
     service::{Service, run},
 };
 
-/// How many turns there are in CI.
-const KILLS: u64 = 16;
+/// How many kills there are in CI, at least.
+const KILLS: u64 = 10;
+/// How many turns two homes live through at most.
+const TURNS: u64 = 64;
 /// Every how many turns nobody is killed, so that it is known how long one takes.
 const MEASURED_EVERY: u64 = 16;
 /// At how many packages a pool is filled.
@@ -52,10 +54,9 @@ fn is_killed(service: &Service, name: &str, lines: &str, after: Duration) -> boo
     is_running
 }
 
-#[test]
-#[expect(clippy::print_stderr, reason = "a long run says its figures")]
-fn killed_again_and_again_everyone_invited_is_in_and_the_pools_are_full() {
-    let (turns, seed) = (setting("KEYPOOL_APP_KILLS", KILLS), setting("KEYPOOL_SEED", 1));
+/// Two homes that are killed for so many turns, and then not any more. Returns how often one was killed, and how many
+/// invitations there were.
+fn lived_through(seed: u64, turns: u64) -> (u64, u64) {
     let service = Service::start();
     typed(&service, "bob", "");
     let (mut killed, mut whole) = (0, 1);
@@ -70,29 +71,45 @@ fn killed_again_and_again_everyone_invited_is_in_and_the_pools_are_full() {
         let (name, lines) = if turn % 2 == 0 { ("alice", &*invites) } else { ("bob", "/groups\n") };
         killed += u64::from(is_killed(&service, name, lines, after));
     }
-    // Nobody is killed any more.
     for name in ["alice", "bob", "alice"] {
         let said = typed(&service, name, "");
         assert!(said.ends_with("[0]"), "{name}: {said}");
     }
+    (killed, check_homes(&service))
+}
 
-    let [alice, bob] = ["alice", "bob"].map(|name| open(&service, name));
+/// Everyone invited is in, the audits find nothing, and the pools are filled. Returns how many invitations there are.
+fn check_homes(service: &Service) -> u64 {
+    let [alice, bob] = ["alice", "bob"].map(|name| open(service, name));
     let invitations = alice.invitations().unwrap();
-    let invited_to: Vec<_> = invitations.iter().map(|it| it.group.clone()).collect();
     for invitation in &invitations {
         let (group, state) = (&invitation.group, &invitation.state);
-        assert_eq!(*state, InvitationState::Joined, "KEYPOOL_SEED={seed}: {group}");
-        assert_eq!(members(&alice, group), members(&bob, group), "KEYPOOL_SEED={seed}: {group}");
+        assert_eq!(*state, InvitationState::Joined, "{group}");
+        assert_eq!(members(&alice, group), members(&bob, group), "{group}");
     }
-    let mut joined = bob.groups().unwrap();
-    joined.retain(|group| !invited_to.contains(group));
-    assert_eq!(joined, [], "KEYPOOL_SEED={seed}");
-    run(they_talk(&alice, &bob, invited_to.last().unwrap()));
+    let is_invited = |group: &GroupId| invitations.iter().any(|it| it.group == *group);
+    assert!(bob.groups().unwrap().iter().all(is_invited));
+    run(they_talk(&alice, &bob, &invitations.last().unwrap().group));
     for client in [&alice, &bob] {
-        assert_eq!(client.audit().unwrap().findings, [], "KEYPOOL_SEED={seed}");
+        assert_eq!(client.audit().unwrap().findings, []);
         let left = run(client.status()).unwrap().counts.available;
-        assert!(LOW < left, "KEYPOOL_SEED={seed}: {left} packages");
+        assert!(LOW < left, "{left} packages");
     }
-    eprintln!("{turns} turns, {killed} killed, {} invitations, all joined", invitations.len());
-    assert!(turns / 8 < killed && !invitations.is_empty(), "{killed} killed, {invitations:?}");
+    invitations.len() as u64
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "a long run says its figures, and a failure its seed")]
+fn killed_again_and_again_everyone_invited_is_in_and_the_pools_are_full() {
+    let (kills, first) = (setting("KEYPOOL_APP_KILLS", KILLS), setting("KEYPOOL_SEED", 1));
+    let (mut killed, mut invitations) = (0, 0);
+    for seed in first.. {
+        eprintln!("KEYPOOL_SEED={seed}: {killed} killed so far, {invitations} invitations");
+        if kills <= killed {
+            break;
+        }
+        let (more, invited) = lived_through(seed, (2 * kills).min(TURNS));
+        (killed, invitations) = (killed + more, invitations + invited);
+    }
+    assert!(0 < invitations);
 }
