@@ -175,6 +175,9 @@ bench-page *ARGS: bench-build
 soak *ARGS: bench-build
     cargo run --release --locked -p keypool-server --features bench,cluster --example load -- soak {{ARGS}}
 
+# All that CI runs small, in its large form: a night.
+nightly: simulate model outcomes campaign chaos soak
+
 # Licences, advisories and banned crates (needs `cargo install cargo-deny`).
 deny:
     cargo deny check

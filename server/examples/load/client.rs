@@ -119,6 +119,8 @@ async fn play(mut connection: Connection, script: Vec<Operation>, over: Over) ->
 pub(crate) struct Connection {
     stream: TcpStream,
     received: Vec<u8>,
+    /// Where the body of the last answer begins.
+    body: usize,
     /// How many answers were `busy`.
     busy: u64,
 }
@@ -127,7 +129,7 @@ impl Connection {
     pub(crate) async fn open(address: SocketAddr) -> Outcome<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, received: Vec::with_capacity(16 * 1024), busy: 0 })
+        Ok(Self { stream, received: Vec::with_capacity(16 * 1024), body: 0, busy: 0 })
     }
 
     /// Sends a request and waits for the whole answer, which must be a 200. A request that is answered `busy` is
@@ -141,7 +143,8 @@ impl Connection {
             self.busy += 1;
             answer = self.answer(&step.request).await?;
         }
-        let body = self.received.get(answer.head_len..).unwrap_or_default();
+        self.body = answer.head_len;
+        let body = self.body();
         let expected = step.expect.as_ref();
         let fits = expected.is_none_or(|text| holds(body, text.as_bytes()));
         if answer.status == 200 && fits {
@@ -151,6 +154,11 @@ impl Connection {
         let body = String::from_utf8_lossy(body);
         Err(format!("{request}\nwas answered {}, expected {expected:?}:\n{body}", answer.status)
             .into())
+    }
+
+    /// The body of the last answer.
+    pub(crate) fn body(&self) -> &[u8] {
+        self.received.get(self.body..).unwrap_or_default()
     }
 
     /// Sends a request, and waits until all of its answer is there.

@@ -21,6 +21,7 @@ mod report;
 mod request;
 mod rounds;
 mod session;
+mod soak;
 mod subject;
 mod workload;
 
@@ -63,6 +64,8 @@ enum What {
     Large(Size),
     /// Measure the views of the operator's page on a large log
     Page(page::PageLoad),
+    /// Put a steady load on the server for hours, with restarts
+    Soak(soak::SoakLoad),
     /// Be a baseline, as a measurement starts it beside itself
     #[command(hide = true)]
     Baseline(baseline::Options),
@@ -117,6 +120,7 @@ fn main() -> ExitCode {
             What::Once(once) => or_interrupted(once.run()).await,
             What::Large(size) => or_interrupted(only_large(size)).await,
             What::Page(load) => or_interrupted(only_page(load)).await,
+            What::Soak(load) => or_interrupted(only_soak(load)).await,
             What::Baseline(options) => baseline::serve(options).await,
         }
     };
@@ -153,6 +157,11 @@ async fn only_large(size: Size) -> Outcome<()> {
 async fn only_page(load: page::PageLoad) -> Outcome<()> {
     let work = work_dir()?;
     page::page(work.path(), load).await
+}
+
+async fn only_soak(load: soak::SoakLoad) -> Outcome<()> {
+    let work = work_dir()?;
+    soak::soak(work.path(), load).await
 }
 
 impl Run {

@@ -4,6 +4,7 @@ use std::{fmt::Write, fs, path::Path};
 
 use crate::{
     Outcome,
+    baseline::Kind,
     goals::{self, Goal, Wanted},
     large::Large,
     machine::Machine,
@@ -17,6 +18,8 @@ use crate::{
 
 const BEGIN: &str = "<!-- Made by `just bench`, from here -->";
 const END: &str = "<!-- to here -->";
+const FIRST: [&str; 2] =
+    ["<!-- The first table, made by `just bench` -->", "<!-- the first table ends -->"];
 const HEAD: &str = "| load | at | operations/s | p50 ms | p99 ms | p99.9 ms | server CPU | client CPU | KiB written |
 |---|---|---|---|---|---|---|---|---|
 ";
@@ -35,12 +38,27 @@ pub(crate) struct Report<'a> {
 
 /// Puts a report into a page, in place of the one before.
 pub(crate) fn put_into(page: &Path, report: &Report<'_>) -> Outcome<()> {
-    let text = fs::read_to_string(page)?;
-    let wrong = || format!("{} has no {BEGIN} … {END}", page.display());
-    let (before, rest) = text.split_once(BEGIN).ok_or_else(wrong)?;
-    let (_, after) = rest.split_once(END).ok_or_else(wrong)?;
-    fs::write(page, format!("{before}{BEGIN}\n\n{}\n{END}{after}", report.text()?))?;
-    Ok(())
+    let mut text = fs::read_to_string(page)?;
+    for ([begin, end], made) in [(FIRST, report.first_table()?), ([BEGIN, END], report.text()?)] {
+        let wrong = || format!("{} has no {begin} … {end}", page.display());
+        let (before, rest) = text.split_once(begin).ok_or_else(wrong)?;
+        let (_, after) = rest.split_once(end).ok_or_else(wrong)?;
+        text = format!("{before}{begin}\n\n{made}\n{end}{after}");
+    }
+    Ok(fs::write(page, text)?)
+}
+
+/// A subject, for a reader who knows none of them.
+const fn told(subject: Subject) -> &'static str {
+    match subject {
+        Subject::Keypool => "**keypool**",
+        Subject::Cluster => "three keypools over NATS, on one machine",
+        Subject::Baseline(Kind::Echo) => "no log at all: made-up answers",
+        Subject::Baseline(Kind::FsyncFile) => "one file, forced to the disk",
+        Subject::Baseline(Kind::Sqlite) => "a table in SQLite",
+        Subject::Baseline(Kind::Postgres) => "a table in PostgreSQL 15",
+        Subject::Baseline(Kind::Redis) => "Redis 7, forced to the disk",
+    }
 }
 
 impl Report<'_> {
@@ -64,6 +82,25 @@ impl Report<'_> {
         for (auth, name) in AUTHS {
             writeln!(text, "\n{name}:\n")?;
             self.baselines_table(auth, &mut text)?;
+        }
+        Ok(text)
+    }
+
+    /// The table at the top of the page: a reservation by each subject, alone and among 64.
+    fn first_table(&self) -> Outcome<String> {
+        let mut text = "| a package is handed out by | alone, ms | 64 at once, a second | the same with signatures |\n\
+                        |---|---|---|---|\n"
+            .to_owned();
+        for subject in Subject::ALL {
+            let of = |auth, concurrency, figure: fn(&Figures) -> f64| {
+                let key = Key { subject, auth, workload: Workload::Reserve, concurrency };
+                let found = spread(self.rounds, |round| round.of(key).map(figure));
+                found.map_or_else(|| "–".to_owned(), |found| rounded(found.median))
+            };
+            let alone = of(Auth::Named, 1, Figures::p50_ms);
+            let many = of(Auth::Named, 64, |found| found.throughput);
+            let signed = of(Auth::Signed, 64, |found| found.throughput);
+            writeln!(text, "| {} | {alone} | {many} | {signed} |", told(subject))?;
         }
         Ok(text)
     }
