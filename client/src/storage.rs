@@ -341,15 +341,24 @@ fn found(
     Ok(vault)
 }
 
-/// Folds the device's own history, and verifies its chain from the first event on.
+/// Folds the device's own history, and verifies its chain from the first event on, and its end.
+///
+/// A store that an older version has written has no end, or that of an event before the last one.
 fn replay(engine: &Engine, stream: &StreamId) -> Result<(StreamHead, OwnPackages), StorageError> {
     let mut head = StreamHead::default();
     let mut packages = OwnPackages::default();
+    let end = engine.get(keys::HISTORY_END)?;
+    let mut is_whole = end.is_none();
     for (_, bytes) in engine.scan(&[keys::HISTORY])? {
         let broken = |why| StorageError::HistoryBroken { version: head.version + 1, why };
         let (envelope, next) = chain::follow(&head, stream, &bytes).map_err(broken)?;
         packages.evolve(&envelope.event).map_err(|err| broken(err.to_string()))?;
+        is_whole |= end.as_ref().is_some_and(|end| *end == chain::end_of(&next));
         head = next;
+    }
+    if !is_whole {
+        let why = "no event has the hash that was kept of the last one".to_owned();
+        return Err(StorageError::HistoryBroken { version: head.version, why });
     }
     Ok((head, packages))
 }

@@ -102,3 +102,8 @@ pub(super) fn follow(
 fn head_after(envelope: &EventEnvelope, bytes: &[u8]) -> StreamHead {
     StreamHead { version: envelope.version, hash: codec::chain_hash(bytes), at: envelope.at }
 }
+
+/// The end of a history as it is kept beside it: the version of the last event and its hash, which no event behind it has.
+pub(super) fn end_of(head: &StreamHead) -> Vec<u8> {
+    [&head.version.to_be_bytes()[..], head.hash.as_bytes()].concat()
+}

@@ -6,6 +6,8 @@ pub(super) const ABOUT: &[u8] = b"m";
 pub(super) const HISTORY: u8 = b'e';
 /// The mirror of the server's history, by version.
 pub(super) const MIRROR: u8 = b's';
+/// The end of the device's own history: see [`chain::end_of`](super::chain::end_of).
+pub(super) const HISTORY_END: &[u8] = b"t";
 /// Histories that the server had told before the mirror began anew, by their number and version.
 pub(super) const PAST: u8 = b'h';
 /// Records of the application's side, by name.

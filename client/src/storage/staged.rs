@@ -82,6 +82,7 @@ impl<'s> Staged<'s> {
         draft.packages.get_or_insert_with(|| self.state.packages.clone()).evolve(&event)?;
         let (bytes, head) = chain::extend(&draft.history, &self.store.owner, event, at, command)?;
         draft.values.insert(keys::event(keys::HISTORY, head.version), Some(bytes.into()));
+        draft.values.insert(keys::HISTORY_END.to_vec(), Some(chain::end_of(&head).into()));
         draft.history = head;
         Ok(())
     }

@@ -66,6 +66,23 @@ fn a_broken_chain_of_the_own_history_is_named() {
 }
 
 #[test]
+fn a_last_event_that_is_lost_or_changed_is_named_unless_no_end_was_kept() {
+    let (stream, now) = (StreamId::Pool(owner()), Timestamp::from_secs(1));
+    let begin = keypool_ledger::StreamHead::default();
+    let (other, _) = chain::extend(&begin, &stream, created(9), now, fresh_command()).unwrap();
+    for first in [None, Some(other)] {
+        let home = home();
+        damage(&home, keys::event(keys::HISTORY, 2), None);
+        damage(&home, keys::event(keys::HISTORY, 3), None);
+        damage(&home, keys::event(keys::HISTORY, 1), first);
+        let broken = LocalStore::open(home.path(), &owner()).unwrap_err();
+        assert!(matches!(broken, StorageError::HistoryBroken { .. }), "{broken}");
+        damage(&home, keys::HISTORY_END.to_vec(), None);
+        LocalStore::open(home.path(), &owner()).unwrap();
+    }
+}
+
+#[test]
 fn a_damaged_mirror_is_forgotten() {
     let home = home();
     damage(&home, keys::event(keys::MIRROR, 2), None);
