@@ -237,7 +237,6 @@ impl PoolState {
     /// Applies the details of an event beyond the stage it leads to.
     fn note(&mut self, package: &mut Package, event: &Event, at: Timestamp) {
         match event {
-            Event::Created(_) | Event::Expired { .. } => {}
             Event::Uploaded(facts) => {
                 package.order = self.version.saturating_add(1);
                 self.init_keys.insert(facts.init_key);
@@ -290,7 +289,7 @@ impl PoolState {
                 }
             }
             Event::Conflict { lost, .. } => self.close(*lost, ReservationStatus::Lost),
-            // Not about a package: never here.
+            // A package that was made or has expired has its stage, and nothing more.
             _ => {}
         }
     }
