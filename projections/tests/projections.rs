@@ -64,5 +64,11 @@ mod mailboxes;
 #[path = "projections/waiting_lists.rs"]
 mod waiting_lists;
 
+#[path = "projections/policies.rs"]
+mod policies;
+
+#[path = "projections/keys.rs"]
+mod keys;
+
 #[path = "projections/model.rs"]
 mod model;

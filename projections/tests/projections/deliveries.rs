@@ -34,7 +34,8 @@ fn an_event_of_a_group_waits_for_the_other_members() {
     for device in ["alice", "bob", "carol", "dave"] {
         let mailbox = post.mailbox(device);
         let (groups, last) = (mailbox.groups().count(), mailbox.last_posted());
-        lines.push(format!("{device}, in {groups}, last {last}: {}", post.mail(device)));
+        let line = format!("{device}, in {groups}, last {last}: {}", post.mail(device));
+        lines.push(line.trim_end().to_owned());
     }
     assert_snapshot!(lines.join("\n"), @"
     group_made: groups [g] told [alice] noted []
