@@ -70,5 +70,8 @@ mod policies;
 #[path = "projections/keys.rs"]
 mod keys;
 
+#[path = "projections/evictions.rs"]
+mod evictions;
+
 #[path = "projections/model.rs"]
 mod model;
