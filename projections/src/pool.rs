@@ -64,7 +64,7 @@ pub struct PoolState {
     last_upload: Option<Timestamp>,
     contacts: Arc<Contacts>,
     /// The digest of the live packages, once somebody has asked.
-    digest: DigestCache,
+    pub(crate) digest: DigestCache,
 }
 
 /// The key that speaks for a pool.
@@ -401,10 +401,6 @@ impl PoolState {
     #[must_use]
     pub const fn last_upload(&self) -> Option<Timestamp> {
         self.last_upload
-    }
-
-    pub(crate) const fn digest_cache(&self) -> &DigestCache {
-        &self.digest
     }
 
     /// The package with a reference, if the pool has ever seen it.

@@ -8,7 +8,7 @@ use keypool_projections::{
     PoolState, Rejection, Remover, RevokeScope, Stage, changes_identity,
 };
 
-use crate::history::{at, leaf_key, package, reference};
+use crate::history::{at, group, leaf_key, package, reference};
 
 fn key(number: u8) -> SignatureKey {
     SignatureKey::new(&[number; 32]).unwrap()
@@ -232,6 +232,27 @@ fn packages_of_a_credential_are_withdrawn_and_others_stay() {
     let reason = RevokeReason::Withdrawn;
     let revoked = decide(&state, &Command::Revoke { which, reason }).answer;
     assert_eq!(revoked, Ok(Answer::Revoked(vec![reference("a")])));
+}
+
+#[test]
+fn a_withdrawal_names_the_packages_that_are_withdrawn_now() {
+    let mut state = PoolState::default();
+    let upload = Command::Upload(["a", "b", "c"].map(package).to_vec());
+    carry_out(&mut state, &upload).0.unwrap();
+    let (reservation, holder, group) = (None, None, group("g"));
+    let keypackage_ref = reference("a");
+    let spent = Event::Spent { keypackage_ref, reservation, holder, group, late: false };
+    state.evolve(&spent, at(1)).unwrap();
+    let reason = RevokeReason::Withdrawn;
+    let revoke = |names: &[&str]| {
+        let which = RevokeScope::Refs(names.iter().map(|name| reference(name)).collect());
+        Command::Revoke { which, reason }
+    };
+    let revoked =
+        |names: &[&str]| Ok(Answer::Revoked(names.iter().map(|name| reference(name)).collect()));
+    assert_eq!(carry_out(&mut state, &revoke(&["b"])), (revoked(&["b"]), "revoked".to_owned()));
+    let (answer, events) = carry_out(&mut state, &revoke(&["a", "b", "c"]));
+    assert_eq!((answer, events.as_str()), (revoked(&["b", "c"]), "revoked"), "one was spent");
 }
 
 #[test]

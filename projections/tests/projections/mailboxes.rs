@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use keypool_ledger::{Event, InvitationAnswer, LeaveCause};
 use keypool_projections::{
-    Acknowledgement, Closed, DeliveryLimits, DeliveryRejection, KeepDecision,
+    Acknowledgement, Closed, DeliveryLimits, DeliveryRejection, KeepDecision, MailboxState,
+    packing::{Packer, Unpacker},
 };
 
 use crate::{
@@ -249,6 +250,56 @@ fn mail_of_a_group_that_ended_is_delivered_if_the_group_was_accepted() {
     let welcome = post.position - 1;
     post.in_group("i", &left("bob", LeaveCause::Left));
     assert_eq!(post.mail("bob"), format!("{welcome} welcome"));
+}
+
+#[test]
+fn a_group_without_mail_is_forgotten_only_once_it_has_ended() {
+    let mut post = accepted();
+    let groups = |post: &Post| post.mailbox("bob").groups().count();
+    for event in [posted("alice"), posted("carol")] {
+        post.in_group("g", &event);
+    }
+    post.read("bob", &[]);
+    assert_eq!(groups(&post), 1, "all is read");
+    post.in_mailbox("bob", &overrun("g", Some("alice"), 0));
+    post.in_mailbox("bob", &acknowledged(0, Vec::new(), vec![group("g")]));
+    assert_eq!(groups(&post), 1, "nothing is closed");
+    // Of a group that has ended the device is told as long as mail of it waits.
+    for event in [posted("carol"), posted("carol"), committed("alice", 1, &[], &["bob"])] {
+        post.in_group("g", &event);
+    }
+    post.in_mailbox("bob", &overrun("g", None, 0));
+    let position = post.position;
+    post.in_mailbox("bob", &acknowledged(position - 3, Vec::new(), Vec::new()));
+    assert_eq!((post.mailbox("bob").len(), closed(&post).len(), groups(&post)), (2, 1, 0));
+    post.in_mailbox("bob", &acknowledged(0, Vec::new(), vec![group("g")]));
+    assert_eq!((post.mailbox("bob").len(), closed(&post).len()), (2, 0));
+}
+
+#[test]
+fn a_mailbox_comes_back_as_it_was_packed() {
+    let mut post = accepted();
+    post.invite("h", "alice", &["bob"]);
+    post.in_pool("bob", &Event::UserBlocked { user: "mallory".to_owned() });
+    for (name, event) in [
+        ("g", posted("alice")),
+        ("g", committed("carol", 1, &[], &[])),
+        ("h", posted("bob")),
+        ("h", posted("alice")),
+        ("g", committed("alice", 2, &[], &["bob"])),
+    ] {
+        post.in_group(name, &event);
+    }
+    post.in_mailbox("bob", &overrun("g", None, 0));
+    post.in_mailbox("bob", &overrun("h", Some("alice"), 0));
+    let mailbox = post.mailbox("bob");
+    let mut packer = Packer::default();
+    mailbox.pack(&mut packer);
+    let bytes = packer.into_bytes();
+    assert_eq!(MailboxState::unpack(&mut Unpacker::new(&bytes)), Some(mailbox));
+    for end in 0..bytes.len() {
+        assert_eq!(MailboxState::unpack(&mut Unpacker::new(&bytes[..end])), None, "{end}");
+    }
 }
 
 /// Whether bob may be invited to group `new`.
