@@ -439,6 +439,13 @@ mod tests {
     }
 
     #[test]
+    fn a_device_uploads_256_packages_a_day_and_posts_32_mib_at_once() {
+        let Rate { burst, every } = Quotas::STANDARD.uploads;
+        assert_eq!((burst, every * burst), (256, Duration::from_hours(24)));
+        assert_eq!(Quotas::STANDARD.post_kib.burst, 32_768);
+    }
+
+    #[test]
     fn five_quotas_are_counted_for_each_device() {
         let quotas = Quotas::STANDARD;
         let counted = Quota::ALL

@@ -6,12 +6,24 @@ use insta::assert_snapshot;
 use keypool_ledger::{
     Event, InvitationAnswer, LeaveCause, ReservePolicy, SignatureKey, StreamId, SubjectId,
 };
-use keypool_projections::Deliveries;
+use keypool_projections::{Deliveries, DeliveryLimits};
 
 use crate::{
     history::{at, envelope, group, package, pool},
     post::{Post, acknowledged, answered, committed, devices, left, posted, welcomed},
 };
+
+#[test]
+fn the_standard_limits_are_those_that_the_documentation_names() {
+    let (standard, day) = (DeliveryLimits::STANDARD, Duration::from_hours(24));
+    assert_eq!((standard.group_messages_max, standard.group_bytes_max), (2_000, 16_777_216));
+    assert_eq!((standard.invited_messages_max, standard.invited_bytes_max), (100, 65_536));
+    assert_eq!((standard.welcome_bytes_max, standard.members_max), (262_144, 2_000));
+    assert_eq!((standard.invitations_max, standard.invitations_of_user_max), (64, 8));
+    assert_eq!((standard.invitation_age_max, standard.age_max), (day * 7, day * 30));
+    assert_eq!((standard.awaited_max, standard.awaiters_max), (64, 1_024));
+    assert_eq!(standard.await_age_max, day * 14);
+}
 
 #[test]
 fn an_event_of_a_group_waits_for_the_other_members() {
@@ -69,8 +81,7 @@ fn a_device_accepts_what_its_user_and_groups_from_before_consent_bring() {
     post.in_group("posted", &posted("bob"));
     post.wait(Duration::from_hours(24 * 30));
     let ignored = |device: &str| -> Vec<_> {
-        let limits = keypool_projections::DeliveryLimits::STANDARD;
-        post.mailbox(device).ignored(post.now, &limits).cloned().collect()
+        post.mailbox(device).ignored(post.now, &DeliveryLimits::STANDARD).cloned().collect()
     };
     assert_eq!(ignored("alice"), []);
     assert_eq!(ignored("alice/laptop"), []);
