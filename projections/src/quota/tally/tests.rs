@@ -288,6 +288,11 @@ fn a_claim_counts_until_it_ends_or_lapses() {
     assert_eq!(repeated, Ok(Granted::Repeated), "the other claim is held");
     let longer = NOW.after(HELD_FOR * 2);
     inviters.extend(of(1).inviter, of(1).reservation, longer);
+    let repeats = [1, 2].map(|number| {
+        let (inviters, targets) = (&mut inviters.clone(), &mut targets.clone());
+        inviters.ask(targets, &of(number), &HELD, NOW.after(HELD_FOR)) == Ok(Granted::Repeated)
+    });
+    assert_eq!(repeats, [true, false], "one of them lasts longer");
     inviters.extend(of(1).inviter, of(2).reservation, longer);
     let over = again(&inviters, &targets, NOW.after(HELD_FOR));
     assert_eq!(over, Err(OverQuota { quota: Quota::PairHeld, wait: HELD_FOR }));
