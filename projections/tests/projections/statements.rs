@@ -33,58 +33,22 @@ fn a_statement_is_lines_of_text() {
     let lines = agreements.map(|agreement| {
         let (ledger, subject, by, head) = (&ledger, &subject, &by, &head);
         let statement = Statement { ledger, subject, by, agreement, head, until: at(9) };
-        String::from_utf8(statement.to_bytes()).unwrap()
+        let text = String::from_utf8(statement.to_bytes()).unwrap();
+        text.strip_suffix('\n').unwrap().replace('\n', " / ")
     });
-    assert_snapshot!(lines.concat(), @"
-    keypool-statement-v2
-    vouch
-    keypool.example+0123abcd
-    bob/phone
-    AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE
-    AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI
-    35f1ea002bfb00c125884e650f864046b687e0a48a6edc1a591c459f8c341da5
-    1800000009
-    keypool-statement-v2
-    rotate
-    keypool.example+0123abcd
-    bob/phone
-    AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE
-    AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI
-    35f1ea002bfb00c125884e650f864046b687e0a48a6edc1a591c459f8c341da5
-    1800000009
-    keypool-statement-v2
-    leaf-key
-    keypool.example+0123abcd
-    bob/phone
-    AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE
-    0x0403 AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI
-    35f1ea002bfb00c125884e650f864046b687e0a48a6edc1a591c459f8c341da5
-    1800000009
-    keypool-statement-v2
-    credential
-    keypool.example+0123abcd
-    bob/phone
-    AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE
-    c6f5c35409651bec2fadeda63e12f7475186994396513645978cbba6e4c2128f
-    35f1ea002bfb00c125884e650f864046b687e0a48a6edc1a591c459f8c341da5
-    1800000009
-    keypool-statement-v2
-    recovery-key
-    keypool.example+0123abcd
-    bob/phone
-    AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE
-    AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI
-    35f1ea002bfb00c125884e650f864046b687e0a48a6edc1a591c459f8c341da5
-    1800000009
-    keypool-statement-v2
-    recover
-    keypool.example+0123abcd
-    bob/phone
-    AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE
-    AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI
-    35f1ea002bfb00c125884e650f864046b687e0a48a6edc1a591c459f8c341da5
-    1800000009
+    assert_snapshot!(lines.join("\n"), @"
+    keypool-statement-v2 / vouch / keypool.example+0123abcd / bob/phone / AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE / AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI / 35f1ea002bfb00c125884e650f864046b687e0a48a6edc1a591c459f8c341da5 / 1800000009
+    keypool-statement-v2 / rotate / keypool.example+0123abcd / bob/phone / AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE / AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI / 35f1ea002bfb00c125884e650f864046b687e0a48a6edc1a591c459f8c341da5 / 1800000009
+    keypool-statement-v2 / leaf-key / keypool.example+0123abcd / bob/phone / AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE / 0x0403 AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI / 35f1ea002bfb00c125884e650f864046b687e0a48a6edc1a591c459f8c341da5 / 1800000009
+    keypool-statement-v2 / credential / keypool.example+0123abcd / bob/phone / AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE / c6f5c35409651bec2fadeda63e12f7475186994396513645978cbba6e4c2128f / 35f1ea002bfb00c125884e650f864046b687e0a48a6edc1a591c459f8c341da5 / 1800000009
+    keypool-statement-v2 / recovery-key / keypool.example+0123abcd / bob/phone / AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE / AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI / 35f1ea002bfb00c125884e650f864046b687e0a48a6edc1a591c459f8c341da5 / 1800000009
+    keypool-statement-v2 / recover / keypool.example+0123abcd / bob/phone / AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE / AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI / 35f1ea002bfb00c125884e650f864046b687e0a48a6edc1a591c459f8c341da5 / 1800000009
     ");
+}
+
+#[test]
+fn a_contact_token_is_lines_of_text() {
+    let (ledger, by) = (ledger(), key(1));
     let token = contact_statement(&ledger, "bob", &by, at(9).after(Duration::from_millis(999)));
     assert_snapshot!(String::from_utf8(token).unwrap(), @"
     keypool-statement-v2
