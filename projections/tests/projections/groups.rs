@@ -1,4 +1,4 @@
-//! Groups: who makes one, whose Commit is the first, whom it may remove, and who owes an answer.
+//! Groups: their making, the first Commit of an epoch, the members it may remove, and the answers that are owed.
 
 use keypool_ledger::{Event, InvitationAnswer, LeaveCause, PoolId, WelcomeFault};
 use keypool_projections::{DeliveryLimits, DeliveryRejection, GroupState, MembershipChange};

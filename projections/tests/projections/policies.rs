@@ -1,4 +1,4 @@
-//! A pool's policy: who may reserve, who is a contact, who is blocked, and what is kept for contacts.
+//! A pool's policy: the users who may reserve, contacts, blocked users, and the packages kept for contacts.
 
 use keypool_ledger::{Event, ReservePolicy};
 use keypool_projections::{
