@@ -23,7 +23,8 @@ model:
     KEYPOOL_MODEL=large cargo test --release -p keypool-projections --test projections --locked model:: -- --nocapture
 
 # The rules with one fault after the other, each of which a test must notice (needs `cargo install cargo-mutants`). Hours
-# for all: `just mutants --shard 0/8`, `just mutants -f projections/src/decide.rs`; by the model alone with `-- model::`.
+# for all: `just mutants --shard 0/8`, `just mutants -f projections/src/decide.rs`; by the model alone with `-- model::`,
+# quicker without it with `-- --skip model::`.
 mutants *ARGS:
     KEYPOOL_MODEL=small KEYPOOL_HISTORIES=300 INSTA_UPDATE=no CARGO_INCREMENTAL=1 cargo mutants -p keypool-projections --output target {{ARGS}}
 

@@ -11,7 +11,7 @@ impl Packer {
     pub fn number(&mut self, number: u64) {
         let mut rest = number;
         while let Some(low) = u8::try_from(rest & 127).ok().filter(|_| 127 < rest) {
-            self.0.push(low | 128);
+            self.0.push(low + 128);
             rest >>= 7;
         }
         self.0.extend(u8::try_from(rest));
@@ -140,6 +140,30 @@ mod tests {
     use quickcheck::quickcheck;
 
     use super::*;
+
+    #[test]
+    fn a_number_has_a_byte_for_each_seven_bits() {
+        let packed = |number| {
+            let mut out = Packer::default();
+            out.number(number);
+            out.into_bytes().into_vec()
+        };
+        assert_eq!([packed(0), packed(127)], [[0], [127]]);
+        assert_eq!([packed(128), packed(300)], [[0x80, 1], [0xac, 2]]);
+        assert_eq!(packed(u64::MAX), [vec![0xff; 9], vec![1]].concat());
+        let read = |bytes: &[u8]| Unpacker::new(bytes).number();
+        assert_eq!(read(&[vec![0xff; 9], vec![1]].concat()), Some(u64::MAX));
+        assert_eq!(read(&[vec![0xff; 9], vec![2]].concat()), None, "more than 64 bits");
+        assert_eq!(read(&[0x80; 11]), None);
+    }
+
+    #[test]
+    fn a_reader_knows_the_bytes_that_it_has_not_taken() {
+        let mut unpacker = Unpacker::new(&[7, 2, 8, 9, 5]);
+        assert_eq!((unpacker.byte(), unpacker.rest()), (Some(7), &[2, 8, 9, 5][..]));
+        assert_eq!((unpacker.bytes(), unpacker.rest()), (Some(&[8, 9][..]), &[5][..]));
+        assert_eq!((unpacker.flag(), unpacker.is_empty()), (None, true));
+    }
 
     quickcheck! {
         fn numbers_come_back(numbers: Vec<u64>, shift: u8) -> bool {

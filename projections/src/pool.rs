@@ -64,7 +64,7 @@ pub struct PoolState {
     last_upload: Option<Timestamp>,
     contacts: Arc<Contacts>,
     /// The digest of the live packages, once somebody has asked.
-    digest: DigestCache,
+    pub(crate) digest: DigestCache,
 }
 
 /// The key that speaks for a pool.
@@ -237,7 +237,6 @@ impl PoolState {
     /// Applies the details of an event beyond the stage it leads to.
     fn note(&mut self, package: &mut Package, event: &Event, at: Timestamp) {
         match event {
-            Event::Created(_) | Event::Expired { .. } => {}
             Event::Uploaded(facts) => {
                 package.order = self.version.saturating_add(1);
                 self.init_keys.insert(facts.init_key);
@@ -290,7 +289,7 @@ impl PoolState {
                 }
             }
             Event::Conflict { lost, .. } => self.close(*lost, ReservationStatus::Lost),
-            // Not about a package: never here.
+            // A package that was made or has expired has its stage, and nothing more.
             _ => {}
         }
     }
@@ -402,10 +401,6 @@ impl PoolState {
     #[must_use]
     pub const fn last_upload(&self) -> Option<Timestamp> {
         self.last_upload
-    }
-
-    pub(crate) const fn digest_cache(&self) -> &DigestCache {
-        &self.digest
     }
 
     /// The package with a reference, if the pool has ever seen it.

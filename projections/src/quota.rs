@@ -370,4 +370,94 @@ mod tests {
         assert_eq!(bucket.wait(&RATE, 9, now), Duration::from_secs(9 * 7));
         assert_eq!(bucket.wait(&RATE, 1, now), Duration::from_secs((9 - 6 + 1) * 7));
     }
+
+    #[test]
+    fn an_hourly_rate_gives_a_sixth_at_once_and_the_count_in_an_hour() {
+        let rates = [0, 1, 5, 6, 12, 600, HOURLY_MAX, HOURLY_MAX + 1].map(Rate::hourly);
+        let told = rates.map(|Rate { burst, every }| (burst, every.as_micros()));
+        let most = (HOURLY_MAX / 6 + 1, 36_000);
+        let few = [(1, 3_600_000_000), (1, 3_600_000_000), (1, 720_000_000)];
+        let more = [(2, 600_000_000), (3, 300_000_000), (101, 6_000_000), most, most];
+        assert_eq!(told.to_vec(), [few.to_vec(), more.to_vec()].concat());
+    }
+
+    #[test]
+    fn a_quota_has_one_word_and_tells_its_subject() {
+        let words = Quota::ALL.map(Quota::word);
+        insta::assert_snapshot!(words.join(" "), @"pair contact_pair pair_held held requests strangers devices uploads policy posts post_bytes groups failures room");
+        let said =
+            Quota::ALL.map(|quota| OverQuota { quota, wait: Duration::from_secs(2) }.to_string());
+        insta::assert_snapshot!(said.join("\n"), @"
+        you have had as many packages of this pool as a stranger may for now; contacts of its owner may have more; ask again in 2 s
+        you have had as many packages of this pool as a contact may for now; ask again in 2 s
+        you hold as many reservations of this pool as you may; ask again in 2 s
+        you hold as many reservations as you may; ask again in 2 s
+        you have asked for as many packages as you may for now; ask again in 2 s
+        strangers have had as many packages of this pool as they may for now; its owner's contacts need not wait; ask again in 2 s
+        as many devices were registered from this address as may be for now; ask again in 2 s
+        the device has uploaded as many packages as it may for now; ask again in 2 s
+        the device has changed its policy as often as it may for now; ask again in 2 s
+        the device has posted as many Commits and messages as it may for now; ask again in 2 s
+        the device has posted as many bytes as it may for now; ask again in 2 s
+        the device has made as many groups as it may for now; ask again in 2 s
+        too many requests from this address had a wrong signature; ask again in 2 s
+        the server counts as many inviters as it can; ask again in 2 s
+        ");
+    }
+
+    #[test]
+    fn a_restart_counts_as_far_back_as_the_slowest_rate_of_a_pair_or_a_device() {
+        let quick = Rate::new(1, Duration::from_secs(1));
+        let none = Quotas {
+            pair: quick,
+            contact_pair: quick,
+            requests: quick,
+            strangers: quick,
+            uploads: quick,
+            policy: quick,
+            posts: quick,
+            post_kib: quick,
+            groups: quick,
+            ..Quotas::STANDARD
+        };
+        let slow = Rate::new(7, Duration::from_hours(1));
+        assert_eq!(none.window(), Duration::from_secs(1), "addresses are counted by no event");
+        let each = [
+            Quotas { pair: slow, ..none },
+            Quotas { contact_pair: slow, ..none },
+            Quotas { strangers: slow, ..none },
+            Quotas { requests: slow, ..none },
+            Quotas { uploads: slow, ..none },
+            Quotas { policy: slow, ..none },
+            Quotas { posts: slow, ..none },
+            Quotas { post_kib: slow, ..none },
+            Quotas { groups: slow, ..none },
+        ];
+        for quotas in each {
+            assert_eq!(quotas.window(), Duration::from_hours(7), "{quotas:?}");
+        }
+    }
+
+    #[test]
+    fn a_device_uploads_256_packages_a_day_and_posts_32_mib_at_once() {
+        let Rate { burst, every } = Quotas::STANDARD.uploads;
+        assert_eq!((burst, every * burst), (256, Duration::from_hours(24)));
+        assert_eq!(Quotas::STANDARD.post_kib.burst, 32_768);
+    }
+
+    #[test]
+    fn five_quotas_are_counted_for_each_device() {
+        let quotas = Quotas::STANDARD;
+        let counted = Quota::ALL
+            .into_iter()
+            .filter_map(|quota| quotas.of_device(quota).map(|rate| (quota, rate)));
+        let expected = [
+            (Quota::Uploads, quotas.uploads),
+            (Quota::Policy, quotas.policy),
+            (Quota::Posts, quotas.posts),
+            (Quota::PostBytes, quotas.post_kib),
+            (Quota::Groups, quotas.groups),
+        ];
+        assert_eq!(counted.collect::<Vec<_>>(), expected);
+    }
 }

@@ -57,7 +57,7 @@ impl PoolState {
     #[must_use]
     pub fn digest(&self) -> Hash {
         let live = || self.live().map(|package| (&package.facts.keypackage_ref, package.stage));
-        self.digest_cache().get_or(|| digest(live()))
+        self.digest.get_or(|| digest(live()))
     }
 
     /// The differences between the recorded pool and another party's list of its live packages.

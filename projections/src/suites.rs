@@ -20,3 +20,32 @@ pub(crate) const fn signature_scheme(ciphersuite: u16) -> Option<u16> {
 pub(crate) fn may_be_signed_by(ciphersuite: u16, scheme: u16) -> bool {
     signature_scheme(ciphersuite).is_none_or(|its| its == scheme)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_ciphersuite_has_the_signature_scheme_of_its_document() {
+        let schemes = [
+            (0, None),
+            (1, Some(ED25519)),
+            (2, Some(0x0403)),
+            (3, Some(ED25519)),
+            (4, Some(0x0808)),
+            (5, Some(0x0603)),
+            (6, Some(0x0808)),
+            (7, Some(0x0503)),
+            (8, None),
+            (0x004d, None),
+            (0x004e, Some(ED25519)),
+            (0x004f, Some(ED25519)),
+        ];
+        for (ciphersuite, scheme) in schemes {
+            assert_eq!(signature_scheme(ciphersuite), scheme, "{ciphersuite:#06x}");
+            let may = |by| may_be_signed_by(ciphersuite, by);
+            let expected = (scheme.is_none_or(|its| its == 0x0403), true);
+            assert_eq!((may(0x0403), scheme.is_none_or(may)), expected, "{ciphersuite:#06x}");
+        }
+    }
+}

@@ -107,7 +107,6 @@ fn device_detail(event: &Event) -> Option<String> {
             format!("key {signature_key} speaks for {credential}")
         }
         Event::DeviceRemoved { by_operator: true } => "the operator removed it".to_owned(),
-        Event::DeviceRemoved { by_operator: false } => String::new(),
         Event::NameReleased {} => "the operator released the name".to_owned(),
         Event::UserErased {} => "the operator had the user erased".to_owned(),
         Event::LeafKeyPinned { signature_scheme, signature_key, .. } => {

@@ -171,16 +171,21 @@ fn a_reader_finds_how_each_device_came_and_which_keys_are_its() {
     chain.write("tablet", Event::DeviceRemoved { by_operator: false }).unwrap();
 
     let list = chain.read(&chain.changes).unwrap();
+    assert_eq!((list.user(), list.position(), list.releases()), ("alice", chain.position(), 0));
     let (phone, laptop) = (list.device("phone").unwrap(), list.device("laptop").unwrap());
     assert_eq!((&phone.origin, phone.introduced, phone.incarnation), (&Origin::First, true, 1));
     assert_eq!(laptop.origin, Origin::Vouched { by: public(&key(1)) });
     assert_eq!((laptop.key.clone(), laptop.introduced), (Some(public(&key(3))), true));
-    assert_eq!(laptop.since, chain.changes[3].position);
+    assert_eq!((laptop.since, laptop.since_at), (chain.changes[3].position, chain.changes[3].at));
+    // A registration, one key that went and one that came, and a credential.
+    assert_eq!((phone.changes, laptop.changes), (2, 4));
     assert_eq!(laptop.credential, Some(credential));
     assert_eq!(list.device("tablet").unwrap().key, None);
     assert_eq!(list.recovery_key(), Some(&public(&key(9))));
     assert_eq!((list.recovery_device(), list.is_recovery_key_introduced()), (Some("phone"), true));
     assert_eq!(list.registered().map(|(name, _)| name).collect::<Vec<_>>(), ["laptop", "phone"]);
+    // Nothing new is nothing new.
+    assert_eq!(chain.read_after(&list, &[]), Ok(list.clone()));
     // Part by part it is the same.
     let (known, new) = chain.changes.split_at(4);
     let mut part = DeviceList::new("alice");
@@ -534,4 +539,87 @@ fn a_released_name_begins_again_and_says_so() {
     let found = chain.write("spare", registered(5, Some(statement)));
     assert_eq!(found, Err(ChainError::NotTheUsers { position, by }));
     assert!(Hash::ZERO != list.head());
+}
+
+#[test]
+fn a_key_that_signs_or_signed_for_a_device_is_known_until_it_is_removed() {
+    let mut chain = Chain::of_two();
+    let leaves = [11, 12].map(|byte| SignatureKey::new(&[byte; 65]).unwrap());
+    for leaf in &leaves {
+        let statement = Some(chain.states(2, "laptop", Agreement::LeafKey(0x0403, leaf)));
+        let (signature_scheme, signature_key) = (0x0403, leaf.clone());
+        let pinned = Event::LeafKeyPinned { signature_scheme, signature_key, statement };
+        chain.write("laptop", pinned).unwrap();
+    }
+    let pinned_at = chain.at;
+    chain.rotated("laptop", 3, 2);
+    let laptop = chain.list.device("laptop").unwrap().clone();
+    let [old, new] = [2, 3].map(|number| public(&key(number)));
+    for key in [&old, &new, &leaves[0], &leaves[1]] {
+        assert!(laptop.has_key(key.as_bytes()), "{key}");
+    }
+    assert!(!laptop.has_key(public(&key(1)).as_bytes()), "the phone's");
+    let replaced =
+        [&leaves[0], &leaves[1], &old, &new].map(|key| laptop.replaced_at(key.as_bytes()));
+    assert_eq!(replaced, [Some(pinned_at), Some(chain.at), Some(chain.at), None]);
+    chain.write("laptop", Event::DeviceRemoved { by_operator: false }).unwrap();
+    let removed = chain.list.device("laptop").unwrap();
+    assert!([&old, &new, &leaves[1]].iter().all(|key| !removed.has_key(key.as_bytes())));
+}
+
+#[test]
+fn a_key_of_one_device_is_no_other_devices() {
+    let mut chain = Chain::of_two();
+    let phones = public(&key(1));
+    let statement = chain.states(1, "tablet", Agreement::Vouch(&phones));
+    let position = chain.position() + 7;
+    let found = chain.write("tablet", registered(1, Some(statement)));
+    assert_eq!(found, Err(ChainError::KeyReused { position, key: phones }));
+}
+
+#[test]
+fn a_credential_that_the_device_has_not_signed_is_refused() {
+    let mut chain = Chain::of_two();
+    let credential = CredentialBytes::new(&[0, 1, 2]).unwrap();
+    let digest = credential.digest();
+    let forged = SignedStatement {
+        by: public(&key(2)),
+        ..chain.states(66, "laptop", Agreement::Credential(&digest))
+    };
+    let position = chain.position() + 7;
+    let declared = Event::CredentialDeclared { credential, statement: forged };
+    assert_eq!(chain.write("laptop", declared), Err(ChainError::NotSigned { position }));
+}
+
+#[test]
+fn the_recovery_key_of_a_device_that_nobody_introduced_counts_once_it_is_adopted() {
+    let mut chain = Chain::new();
+    chain.first("phone", 1);
+    chain.write("laptop", registered(2, None)).unwrap();
+    chain.recovery_key("laptop", 9, 2);
+    assert!(!chain.list.is_recovery_key_introduced());
+    chain.list.adopt();
+    assert!(chain.list.is_recovery_key_introduced());
+    // Without a recovery key there is none to introduce.
+    let mut chain = Chain::new();
+    chain.first("phone", 1);
+    chain.list.adopt();
+    assert!(!chain.list.is_recovery_key_introduced());
+}
+
+#[test]
+fn only_a_name_without_devices_from_before_has_a_first_one() {
+    let origin = |chain: &Chain, name: &str| chain.list.device(name).unwrap().origin.clone();
+    // The name was not released: a device without a statement may be anybody's.
+    let mut chain = Chain::new();
+    chain.first("phone", 1);
+    chain.write("phone", Event::DeviceRemoved { by_operator: true }).unwrap();
+    chain.write("tablet", registered(4, None)).unwrap();
+    assert_eq!(origin(&chain, "tablet"), Origin::Unsigned);
+    // It was released while another device of it was registered.
+    let mut chain = Chain::of_two();
+    chain.write("laptop", Event::DeviceRemoved { by_operator: true }).unwrap();
+    chain.write("laptop", Event::NameReleased {}).unwrap();
+    chain.write("tablet", registered(4, None)).unwrap();
+    assert_eq!(origin(&chain, "tablet"), Origin::Unsigned);
 }

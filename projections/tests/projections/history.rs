@@ -124,5 +124,6 @@ pub(crate) fn events_of_a(last_resort: bool) -> Vec<Event> {
         Event::Expired { keypackage_ref: of() },
         Event::Revoked { keypackage_ref: of(), reason: RevokeReason::Withdrawn, check: None },
         Event::Conflict { keypackage_ref: of(), lost: reservation(1), holds: reservation(2) },
+        Event::Reported { keypackage_ref: of(), reservation: reservation(1), check: None },
     ]
 }

@@ -8,28 +8,28 @@ use crate::history::events_of_a;
 #[test]
 fn what_may_follow_what() {
     assert_snapshot!(table(false), @"
-    from      created   uploaded  reserved  renewed   released  spent     expired   revoked   conflict
-    -         Created   Available -         -         -         -         -         -         -
-    Created   -         Available -         -         -         Spent     Expired   Revoked   -
-    Available -         -         Reserved  -         -         Spent     Expired   Revoked   Available
-    Reserved  -         -         -         Reserved  Available Spent     Expired   Revoked   Reserved
-    Spent     -         -         -         -         -         -         -         -         Spent
-    Expired   -         -         -         -         Expired   Spent     -         -         Expired
-    Revoked   -         -         -         -         Revoked   Spent     -         -         Revoked
+    from      created   uploaded  reserved  renewed   released  spent     expired   revoked   conflict  reported
+    -         Created   Available -         -         -         -         -         -         -         -
+    Created   -         Available -         -         -         Spent     Expired   Revoked   -         -
+    Available -         -         Reserved  -         -         Spent     Expired   Revoked   Available Available
+    Reserved  -         -         -         Reserved  Available Spent     Expired   Revoked   Reserved  Reserved
+    Spent     -         -         -         -         -         -         -         -         Spent     Spent
+    Expired   -         -         -         -         Expired   Spent     -         -         Expired   Expired
+    Revoked   -         -         -         -         Revoked   Spent     -         -         Revoked   Revoked
     ");
 }
 
 #[test]
 fn a_last_resort_package_is_never_used_up() {
     assert_snapshot!(table(true), @"
-    from      created   uploaded  reserved  renewed   released  spent     expired   revoked   conflict
-    -         Created   Available -         -         -         -         -         -         -
-    Created   -         Available -         -         -         Available Expired   Revoked   -
-    Available -         -         Available Available Available Available Expired   Revoked   Available
-    Reserved  -         -         -         Reserved  Available Spent     Expired   Revoked   Reserved
-    Spent     -         -         -         -         -         -         -         -         Spent
-    Expired   -         -         -         -         Expired   Expired   -         -         Expired
-    Revoked   -         -         -         -         Revoked   Revoked   -         -         Revoked
+    from      created   uploaded  reserved  renewed   released  spent     expired   revoked   conflict  reported
+    -         Created   Available -         -         -         -         -         -         -         -
+    Created   -         Available -         -         -         Available Expired   Revoked   -         -
+    Available -         -         Available Available Available Available Expired   Revoked   Available Available
+    Reserved  -         -         -         Reserved  Available Spent     Expired   Revoked   Reserved  Reserved
+    Spent     -         -         -         -         -         -         -         -         Spent     Spent
+    Expired   -         -         -         -         Expired   Expired   -         -         Expired   Expired
+    Revoked   -         -         -         -         Revoked   Revoked   -         -         Revoked   Revoked
     ");
 }
 

@@ -140,3 +140,27 @@ fn a_packed_pool_has_the_capabilities_of_its_packages() {
         assert_eq!(of(&again), of(&state), "{name}");
     }
 }
+
+#[test]
+fn required_capabilities_are_counted_over_all_kinds() {
+    let required = RequiredCapabilities {
+        extensions: vec![10, 11, 12],
+        proposals: vec![8, 9],
+        credentials: vec![2],
+    };
+    assert_eq!((required.len(), required.is_empty()), (6, false));
+    let none = RequiredCapabilities::default();
+    assert_eq!((none.len(), none.is_empty()), (0, true));
+}
+
+#[test]
+fn a_list_of_requirements_that_is_null_or_left_out_is_empty() {
+    let read = |json: &str| serde_json::from_str::<RequiredCapabilities>(json).unwrap();
+    let all = r#"{"extensions":[10,11],"proposals":[8],"credentials":[2]}"#;
+    let read_all = read(all);
+    assert_eq!(read_all.extensions, [10, 11]);
+    assert_eq!((read_all.proposals, read_all.credentials), (vec![8], vec![2]));
+    let nulls = r#"{"extensions":null,"proposals":null,"credentials":null}"#;
+    assert_eq!(read(nulls), RequiredCapabilities::default());
+    assert_eq!(read("{}"), RequiredCapabilities::default());
+}

@@ -306,6 +306,54 @@ fn a_package_that_lapsed_is_retired_when_the_server_is_set_to_retire() {
 }
 
 #[test]
+fn a_reservation_that_lapsed_is_answered_again_until_its_package_is_handed_on() {
+    assert_snapshot!(story("
+        0 bob upload a L
+        0 alice reserve 1
+        0 alice reserve 2
+        130 alice reserve 1
+        130 bob settle
+        131 alice reserve 1
+        132 carol reserve 3
+        133 carol reserve 4
+        134 alice reserve 1
+        135 alice reserve 2
+    "), @"
+    0 bob upload a L: a uploaded, L uploaded
+    0 alice reserve 1: a reserved by 1 (generation 1, 60 s)
+    0 alice reserve 2: L reserved by 2 (generation 1, 60 s)
+    130 alice reserve 1: again a (generation 1)
+    130 bob settle: a released (Lapsed), L released (Lapsed)
+    131 alice reserve 1: again a (generation 1)
+    132 carol reserve 3: a reserved by 3 (generation 2, 60 s)
+    133 carol reserve 4: L reserved by 4 (generation 2, 60 s)
+    134 alice reserve 1: refused: reservation 1 has ended, and its package was handed on or given back
+    135 alice reserve 2: again L (generation 1)
+    ");
+}
+
+#[test]
+fn a_package_that_was_given_back_is_not_reported_by_who_had_it() {
+    assert_snapshot!(story("
+        0 bob upload a
+        1 alice reserve 1
+        2 alice release a 1
+        3 alice report-good a 1 keys
+        4 carol reserve 2
+        5 carol spend a 2
+        6 alice report a 1 keys
+    "), @"
+    0 bob upload a: a uploaded
+    1 alice reserve 1: a reserved by 1 (generation 1, 60 s)
+    2 alice release a 1: a released (Cancelled)
+    3 alice report-good a 1 keys: refused: reservation 1 has ended, and its package was handed on or given back
+    4 carol reserve 2: a reserved by 2 (generation 2, 60 s)
+    5 carol spend a 2: a spent
+    6 alice report a 1 keys: refused: reservation 1 has ended, and its package was handed on or given back
+    ");
+}
+
+#[test]
 fn a_repeated_request_changes_nothing() {
     assert_snapshot!(story("
         0 bob upload a

@@ -122,3 +122,12 @@ fn a_suspension_is_decided_once_and_ends_once() {
     suspensions.evolve(2, Timestamp::from_secs(2), &event);
     assert_eq!((suspensions.decide(&end), suspensions.check_caller("bob")), (None, Ok(())));
 }
+
+#[test]
+fn the_suspended_users_are_listed_by_name() {
+    let suspensions = suspended(&["carol", "bob"]);
+    let listed: Vec<(&str, u64)> =
+        suspensions.iter().map(|(user, suspension)| (user, suspension.position)).collect();
+    assert_eq!(listed, [("bob", 2), ("carol", 1)]);
+    assert_eq!(Suspensions::default().iter().count(), 0);
+}
