@@ -184,7 +184,7 @@ fn a_next_key_comes_with_packages_and_by_the_word_of_the_one_before() {
     let Ok(Answer::Replaced { outcomes, revoked }) = answer else { panic!("{answer:?}") };
     let other = ItemOutcome::Refused(reference("d:6"), ItemRefusal::LeafKeyDiffers);
     let stored = ["b", "c:7"].map(|name| ItemOutcome::Stored(reference(name)));
-    assert_eq!(outcomes, Vec::from_iter(stored.into_iter().chain([other])));
+    assert_eq!(outcomes, stored.into_iter().chain([other]).collect::<Vec<_>>());
     assert_eq!(revoked.len(), 2);
     assert_eq!(events, "key_rotated leaf_key_pinned revoked revoked uploaded uploaded");
     assert_eq!(speaks(&state), Some(key(2)));

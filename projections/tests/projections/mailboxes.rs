@@ -151,7 +151,7 @@ fn items_that_wait_too_long_are_dropped_group_by_group_but_no_answer() {
     }
     post.in_group("own", &answered("carol", "bob", InvitationAnswer::Joined));
     let last_of_g = post.position - 2;
-    post.wait(LIMITS.age_max - Duration::from_millis(1));
+    post.wait(LIMITS.age_max.saturating_sub(Duration::from_millis(1)));
     post.in_group("g", &posted("alice"));
     assert_eq!(keeps(&post, "alice", true, 1), closes(Some("alice")), "nothing is too old yet");
     post.wait(Duration::from_millis(1));
@@ -332,7 +332,7 @@ fn so_many_groups_of_one_user_and_of_all_wait_to_be_accepted() {
     assert_eq!(may_invite(&post, "carol", true), Ok(()), "strangers take no place of a contact");
     assert_eq!(may_invite(&post, "bob/phone", false), Ok(()), "nor of an own device");
     // A group whose time is over waits no more, and neither does one that has ended or is accepted.
-    post.wait(LIMITS.invitation_age_max - DAY);
+    post.wait(LIMITS.invitation_age_max.saturating_sub(DAY));
     let ignored: Vec<_> = post.mailbox("bob").ignored(post.now, &LIMITS).cloned().collect();
     assert_eq!(ignored, [group("a1"), group("new")]);
     assert_eq!(
@@ -354,7 +354,7 @@ fn a_group_is_ignored_from_the_end_of_its_time_on() {
     let mut post = Post::default();
     post.invite("g", "alice", &["bob"]);
     let ignored = |post: &Post| post.mailbox("bob").has_ignored(&group("g"), post.now, &LIMITS);
-    post.wait(LIMITS.invitation_age_max - Duration::from_millis(1));
+    post.wait(LIMITS.invitation_age_max.saturating_sub(Duration::from_millis(1)));
     assert!(!ignored(&post));
     post.wait(Duration::from_millis(1));
     assert!(ignored(&post) && !post.mailbox("bob").has_ignored(&group("h"), post.now, &LIMITS));

@@ -91,7 +91,9 @@ fn an_entry_is_over_at_its_end_and_frees_its_place() {
     wait(&mut post, &["bob", "carol"]);
     post.wait(Duration::from_hours(1));
     wait(&mut post, &["dave"]);
-    post.wait(LIMITS.await_age_max - Duration::from_hours(1) - Duration::from_millis(1));
+    post.wait(
+        LIMITS.await_age_max.saturating_sub(Duration::from_hours(1) + Duration::from_millis(1)),
+    );
     assert!(awaits(&post, "bob").is_some());
     let full = Err(DeliveryRejection::WaitingListFull(3));
     assert_eq!(decides(&post, &["erin"], &[]), full);

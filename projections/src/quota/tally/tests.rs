@@ -262,8 +262,8 @@ fn a_package_that_was_not_handed_out_is_not_counted() {
             })
         };
         assert_eq!(again(&inviters), [true, repeated], "the request counts");
-        let once = inviters.ask(&mut targets, &ask, &quotas, NOW);
-        assert_eq!(once, Ok(Granted::Counted), "{relation:?}: the claim is not held");
+        let retried = inviters.ask(&mut targets, &ask, &quotas, NOW);
+        assert_eq!(retried, Ok(Granted::Counted), "{relation:?}: the claim is not held");
     }
 }
 
