@@ -11,9 +11,11 @@ mod ledger {
     mod damage;
     mod database;
     mod erasing;
+    mod forged;
     mod golden;
     mod index;
     mod journal;
+    mod live_damage;
     mod machine;
     mod named;
     mod opening;
