@@ -2,14 +2,16 @@
 
 use std::{
     collections::BTreeSet,
-    fs, slice,
+    fs,
+    path::Path,
+    slice,
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
 
 use keypool_ledger::{
-    EventLog, Key, LogHealth, MemoryIndex, MemoryLog, SledLog, SledLogOptions, Snapshot,
-    SnapshotStore,
+    EventLog, JournalWriter, JournalWriterOptions, Key, LogHealth, MemoryIndex, MemoryLog,
+    ReadError, Record, SledLog, SledLogOptions, Snapshot, SnapshotStore,
     log::{append_at_head, find_command, find_package},
 };
 use tempfile::TempDir;
@@ -95,6 +97,52 @@ fn memory_never_denies_what_the_log_has_and_knows_what_came_late() {
     assert!(maybe < 500, "a filter denies most of what it does not have: {maybe}");
     log.stream_head(&stream("bob")).unwrap();
     assert!(log.has_head(&stream("bob")) && !log.has_head(&stream("nobody")));
+}
+
+#[test]
+fn memory_knows_the_positions_of_what_came_last() {
+    let dir = TempDir::new().unwrap();
+    let log = open(dir.path());
+    fill(&log, 5);
+    for n in 1..=5 {
+        let named = package(n);
+        for key in [Key::Command(command(n)), Key::Package(&named)] {
+            assert!((0..n).all(|after| log.may_have(key, after)), "{n}");
+            assert!((n..8).all(|after| !log.may_have(key, after)), "{n}");
+        }
+    }
+}
+
+/// A closed log of some records in a directory, with so many of them in each frame.
+fn framed(dir: &Path, records: &[Record], in_a_frame: usize) {
+    let options = JournalWriterOptions { segment_bytes: 4096, key: Some([7; 32]) };
+    let mut writer = JournalWriter::create(dir, options).unwrap();
+    records.chunks(in_a_frame).for_each(|frame| writer.append(frame).unwrap());
+}
+
+#[test]
+fn an_index_of_other_places_in_a_whole_journal_is_made_anew() {
+    let dir = TempDir::new().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let log = open(&path("from"));
+    fill(&log, 60);
+    let records = all(&log);
+    drop(log);
+    framed(&path("data"), &records, 1);
+    framed(&path("other"), &records, 3);
+    assert!(all(&open(&path("data"))) == records);
+    fs::remove_dir_all(path("data/journal")).unwrap();
+    fs::rename(path("other/journal"), path("data/journal")).unwrap();
+
+    let log = open(&path("data"));
+
+    for record in &records {
+        let found = || match find_package(&log, &package(record.envelope.version)) {
+            Err(ReadError::Damaged { seq, .. }) => panic!("record {seq} is whole"),
+            found => found,
+        };
+        assert_eq!(in_the_end(found).as_ref(), Some(record));
+    }
 }
 
 #[test]

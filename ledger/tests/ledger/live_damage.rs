@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use keypool_ledger::{EventLog, ReadError, Record, SledLog, log::find_package};
+use keypool_ledger::{EventLog, Key, ReadError, Record, SledLog, log::find_package};
 use tempfile::TempDir;
 
 use super::support::{all, fill, open, package, read_journal, segments, try_append};
@@ -97,4 +97,17 @@ fn a_directory_in_the_place_of_a_segment_cannot_be_read() {
     fs::create_dir(path).unwrap();
     let refused = find(&log, &records[0]).unwrap_err();
     assert!(matches!(refused, ReadError::Unavailable(_)), "{refused:?}");
+}
+
+#[test]
+fn a_look_behind_the_last_record_of_a_package_reads_nothing() {
+    let (dir, log) = filled(40);
+    let record = &all(&log)[0];
+    let path = &segments(dir.path())[0];
+    overwrite(path, place_of(path, &record.payload), &[0xee]);
+    let named = package(1);
+    assert!(log.find(Key::Package(&named), 0, 1).is_err());
+    for after in [1, 2, 40] {
+        assert_eq!(log.find(Key::Package(&named), after, 1).unwrap(), []);
+    }
 }
