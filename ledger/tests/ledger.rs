@@ -13,6 +13,7 @@ mod ledger {
     mod erasing;
     mod forged;
     mod golden;
+    mod ids;
     mod index;
     mod journal;
     mod live_damage;
@@ -27,4 +28,5 @@ mod ledger {
     mod sealed;
     mod support;
     mod tidy;
+    mod time;
 }
