@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use keypool_ledger::{Hash, OpenError};
 use tempfile::TempDir;
 
-use super::support::{fill, open, read_journal, refusal, segments};
+use super::support::{all, fill, open, read_journal, refusal, segments};
 
 /// The bytes of a segment before its first frame.
 const HEADER_LEN: usize = 120;
@@ -35,11 +35,21 @@ fn seal_header(segment: &mut [u8]) {
 
 /// The first segment with another first frame, whose hash is right.
 fn with_frame(segment: &[u8], count: u32, body: &[u8]) -> Vec<u8> {
+    with_frame_behind(segment, (1, Hash::ZERO), count, body)
+}
+
+/// The same with a number and a hash of the frame before it that the frame gives.
+fn with_frame_behind(
+    segment: &[u8],
+    (first_seq, prev): (u64, Hash),
+    count: u32,
+    body: &[u8],
+) -> Vec<u8> {
     let mut frame = keyed_hash(segment, b"the beginning of a frame")[..8].to_vec();
     frame.extend(u32::try_from(body.len()).unwrap().to_be_bytes());
     frame.extend(count.to_be_bytes());
-    frame.extend(1_u64.to_be_bytes());
-    frame.extend(Hash::ZERO.as_bytes());
+    frame.extend(first_seq.to_be_bytes());
+    frame.extend(prev.as_bytes());
     frame.extend(body);
     frame.extend(keyed_hash(segment, &frame));
     let mut forged = segment[..HEADER_LEN].to_vec();
@@ -87,4 +97,50 @@ fn a_frame_that_its_records_do_not_fill_is_refused_although_its_hash_is_right() 
         assert!(said.contains("the frame's records do not fill it, where record 1"), "{said}");
         assert_eq!(damage_of(refusal(dir.path())), said);
     }
+}
+
+#[test]
+fn a_frame_that_does_not_follow_is_refused_although_its_hash_is_right() {
+    let (dir, whole) = filled();
+    for behind in [(2, Hash::ZERO), (1, Hash::of(b"another"))] {
+        put(dir.path(), &with_frame_behind(&whole, behind, 1, body_of(&whole)));
+        let said = damage_of(read_journal(dir.path()).unwrap_err());
+        assert!(said.contains("the frame does not follow the one before it"), "{said}");
+    }
+}
+
+#[test]
+fn a_header_that_does_not_follow_is_refused_although_its_hash_is_right() {
+    let dir = TempDir::new().unwrap();
+    fill(&open(dir.path()), 20);
+    let alterations: [fn(&mut Vec<u8>); 3] = [
+        |header| header[40..48].copy_from_slice(&9_u64.to_be_bytes()),
+        |header| header[48..80].fill(9),
+        |header| header[8..40].fill(9),
+    ];
+    // No segment comes before the first one, whose key is the journal's.
+    for (path, alterations) in segments(dir.path()).iter().zip([&alterations[..2], &alterations]) {
+        let whole = fs::read(path).unwrap();
+        for alter in alterations {
+            let mut forged = whole.clone();
+            alter(&mut forged);
+            seal_header(&mut forged);
+            fs::write(path, &forged).unwrap();
+            let said = damage_of(read_journal(dir.path()).unwrap_err());
+            assert!(said.contains("the segment is another one than its name says"), "{said}");
+        }
+        fs::write(path, &whole).unwrap();
+    }
+}
+
+#[test]
+fn a_mark_of_a_frame_in_a_torn_tail_is_no_frame() {
+    let (dir, whole) = filled();
+    let mut torn = whole.clone();
+    let end = whole.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let marker = keyed_hash(&whole, b"the beginning of a frame")[..8].to_vec();
+    torn[end + 40..end + 48].copy_from_slice(&marker);
+    put(dir.path(), &torn);
+    assert_eq!(all(&open(dir.path())).len(), 1);
+    assert!(fs::read(&segments(dir.path())[0]).unwrap() == whole, "the tail is cut");
 }

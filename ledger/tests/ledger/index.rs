@@ -113,6 +113,21 @@ fn memory_knows_the_positions_of_what_came_last() {
     }
 }
 
+#[test]
+fn a_history_is_read_in_pieces_of_any_length() {
+    let dir = TempDir::new().unwrap();
+    let log = open(dir.path());
+    fill(&log, 100);
+    let records = all(&log);
+    for after in [0, 1, 30, 31, 32, 70] {
+        let behind = &records[after..];
+        for limit in (0..=behind.len()).chain([1000]) {
+            let read = log.read_stream(&stream("ann"), after as u64, limit).unwrap();
+            assert!(read == behind[..limit.min(behind.len())], "{limit} after {after}");
+        }
+    }
+}
+
 /// A closed log of some records in a directory, with so many of them in each frame.
 fn framed(dir: &Path, records: &[Record], in_a_frame: usize) {
     let options = JournalWriterOptions { segment_bytes: 4096, key: Some([7; 32]) };

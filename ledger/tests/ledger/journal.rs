@@ -77,8 +77,9 @@ fn a_torn_tail_is_cut_wherever_it_was_torn() {
                 .unwrap();
             let mut reader = JournalReader::open(&before.path().join("journal")).unwrap();
             assert_eq!(reader.by_ref().map(Result::unwrap).count(), 3);
-            let told = reader.torn_tail().map(|tail| (tail.file.clone(), tail.offset));
-            let expected = torn.iter().any(|byte| *byte != 0).then(|| (path.clone(), begin as u64));
+            let told = reader.torn_tail().map(|tail| (tail.file.clone(), tail.offset, tail.bytes));
+            let used = torn.iter().rposition(|byte| *byte != 0).map(|last| last as u64 + 1);
+            let expected = used.map(|used| (path.clone(), begin as u64, used));
             assert_eq!(told, expected, "cut at {cut}");
             if cut % 61 == 0 {
                 let dir = TempDir::new().unwrap();
