@@ -1,7 +1,10 @@
 //! Every log keeps the promises of `EventLog`, and a faulty one fails as it was told to.
 
+use std::sync::Arc;
+
 use keypool_ledger::{
-    AppendError, Conflict, EventLog, Fault, Faulty, LogHead, MemoryLog, NoSnapshots, ReadError,
+    AppendError, Conflict, EventLog, Fault, Faulty, LogHead, MemoryLog, NamedLog, NoSnapshots,
+    ReadError, Snapshot, SnapshotStore,
     log::{append_at_head, conformance, find_command},
 };
 
@@ -109,4 +112,28 @@ fn a_planned_read_fault_happens_once() {
     assert!(matches!(log.stream_head(&stream("ann")), Err(ReadError::Unavailable(_))));
     assert!(log.stream_head(&stream("ann")).is_ok());
     assert_eq!(log.n_reads(), 3);
+}
+
+/// Checks that a store keeps the snapshots it is given: a store that may lose them is none of these.
+fn keeps_snapshots(store: &impl SnapshotStore) {
+    let snapshot = |name: &str, bytes: &[u8]| Snapshot { name: name.into(), bytes: bytes.into() };
+    let [a, b, other] = [snapshot("pool/a", b"1"), snapshot("pool/b", b"2"), snapshot("x", b"3")];
+    store.put(vec![b.clone(), other.clone(), a.clone()]).unwrap();
+    assert_eq!(store.get(b"pool/a").unwrap(), Some(b"1".to_vec()));
+    assert_eq!(store.list(b"", None, 9).unwrap(), [a.clone(), b.clone(), other.clone()]);
+    assert_eq!(store.list(b"pool/", None, 9).unwrap(), [a.clone(), b.clone()]);
+    assert_eq!(store.list(b"pool/", None, 1).unwrap(), [a]);
+    assert_eq!(store.list(b"pool/", Some(b"pool/a"), 9).unwrap(), [b]);
+    store.put(vec![snapshot("pool/a", b""), snapshot("pool/b", b"")]).unwrap();
+    assert_eq!(store.get(b"pool/a").unwrap(), None);
+    assert_eq!(store.list(b"", None, 9).unwrap(), [other]);
+}
+
+#[test]
+fn snapshots_are_kept_and_listed_in_order() {
+    keeps_snapshots(&MemoryLog::default());
+    keeps_snapshots(&Arc::new(MemoryLog::default()));
+    keeps_snapshots(&Faulty::new(MemoryLog::default()));
+    keeps_snapshots(&SledLogs::default().make());
+    keeps_snapshots(&NamedLog::open(MemoryLog::default(), true).unwrap());
 }

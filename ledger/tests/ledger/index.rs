@@ -5,13 +5,16 @@ use std::{
     fs,
     path::Path,
     slice,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
 };
 
 use keypool_ledger::{
     EventLog, JournalWriter, JournalWriterOptions, Key, LogHealth, MemoryIndex, MemoryLog,
-    ReadError, Record, SledLog, SledLogOptions, Snapshot, SnapshotStore,
+    NoMemoryIndex, ReadError, Record, SledLog, SledLogOptions, Snapshot, SnapshotStore,
     log::{append_at_head, find_command, find_package},
 };
 use tempfile::TempDir;
@@ -111,6 +114,13 @@ fn memory_knows_the_positions_of_what_came_last() {
             assert!((n..8).all(|after| !log.may_have(key, after)), "{n}");
         }
     }
+    // A log that is shared answers the same; without such an index nothing is denied and nothing is at hand.
+    let (shared, unknown) = (Arc::new(log), Key::Command(command(6)));
+    assert!(MemoryIndex::may_have(&shared, Key::Command(command(5)), 4));
+    assert!(!MemoryIndex::may_have(&shared, unknown, 0));
+    assert!(MemoryIndex::has_head(&shared, &stream("ann")));
+    assert!(!MemoryIndex::has_head(&shared, &stream("bob")));
+    assert!(NoMemoryIndex.may_have(unknown, 0) && !NoMemoryIndex.has_head(&stream("ann")));
 }
 
 #[test]
