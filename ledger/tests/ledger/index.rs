@@ -171,6 +171,43 @@ fn an_index_of_other_places_in_a_whole_journal_is_made_anew() {
 }
 
 #[test]
+fn a_history_with_a_record_that_the_index_has_lost_is_never_read_short() {
+    let dir = TempDir::new().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let log = open(&path("from"));
+    fill(&log, 60);
+    append_at_head(&log, &[batch("bob", 0, vec![uploaded(1000, 40)])]).pop().unwrap().unwrap();
+    let (mut records, other) = (all(&log), all(&log)[60].clone());
+    drop(log);
+    records.truncate(60);
+    framed(&path("data"), &records, 1);
+    let lost = records[29].clone();
+    records[29] = Record { seq: 30, ..other };
+    framed(&path("other"), &records, 1);
+    drop(open(&path("other")));
+    records[29] = lost;
+    fs::rename(path("other/sled"), path("data/sled")).unwrap();
+
+    let log = open(&path("data"));
+
+    let read = || match log.read_stream(&stream("ann"), 0, 99) {
+        Err(ReadError::Damaged { seq, .. }) => panic!("record {seq} is whole"),
+        read => read,
+    };
+    assert!(in_the_end(read) == records);
+}
+
+#[test]
+fn records_become_a_run_when_they_are_as_many_as_one_takes() {
+    let dir = TempDir::new().unwrap();
+    for (n_events, n_runs) in [(7, 0), (1, 1), (7, 1), (1, 2)] {
+        fill(&open(dir.path()), n_events);
+        drop(open(dir.path()));
+        assert_eq!(runs(&dir).0.len(), n_runs);
+    }
+}
+
+#[test]
 fn what_is_read_while_runs_are_merged_is_right() {
     let (memory, dir) = (MemoryLog::default(), TempDir::new().unwrap());
     let log = open(dir.path());
