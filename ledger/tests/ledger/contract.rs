@@ -5,10 +5,10 @@ use std::sync::Arc;
 use keypool_ledger::{
     AppendError, Conflict, EventLog, Fault, Faulty, LogHead, MemoryLog, NamedLog, NoSnapshots,
     ReadError, Snapshot, SnapshotStore,
-    log::{append_at_head, conformance, find_command},
+    log::{append_at_head, conformance, find_command, knows_init_key, read_record},
 };
 
-use super::support::{SledLogs, batch, command, stream, uploaded};
+use super::support::{SledLogs, batch, command, facts, stream, uploaded};
 
 #[test]
 fn the_memory_log_keeps_the_contract() {
@@ -112,6 +112,30 @@ fn a_planned_read_fault_happens_once() {
     assert!(matches!(log.stream_head(&stream("ann")), Err(ReadError::Unavailable(_))));
     assert!(log.stream_head(&stream("ann")).is_ok());
     assert_eq!(log.n_reads(), 3);
+}
+
+#[test]
+fn a_log_without_a_head_answers_each_batch_of_an_append_at_the_head() {
+    let log = Faulty::new(MemoryLog::default());
+    log.fail_read(1);
+    let batches = [batch("ann", 0, vec![uploaded(1, 4)]), batch("bob", 0, vec![uploaded(2, 4)])];
+    let answers = append_at_head(&log, &batches);
+    assert_eq!(answers.len(), 2);
+    assert!(answers.iter().all(|answer| matches!(answer, Err(AppendError::NotWritten(_)))));
+    assert_eq!(log.n_appends(), 0);
+    assert!(append_at_head(&log, &batches).iter().all(Result::is_ok));
+}
+
+#[test]
+fn a_record_is_read_by_its_position_and_found_by_its_init_key() {
+    let log = MemoryLog::default();
+    append_at_head(&log, &[batch("ann", 0, vec![uploaded(1, 4), uploaded(2, 4)])]);
+    let at = |position| read_record(&log, position).unwrap().map(|record| record.seq);
+    assert_eq!([0, 1, 2, 3].map(at), [None, Some(1), Some(2), None]);
+    let knows =
+        |name: &str, n| knows_init_key(&log, &name.parse().unwrap(), &facts(n).init_key).unwrap();
+    assert!(knows("ann", 1) && knows("ann", 2));
+    assert!(!knows("ann", 3) && !knows("bob", 1));
 }
 
 /// Checks that a store keeps the snapshots it is given: a store that may lose them is none of these.

@@ -65,7 +65,7 @@ fn body_of(segment: &[u8]) -> &[u8] {
 }
 
 /// The reason why a journal is damaged, for people.
-fn damage_of(error: OpenError) -> String {
+fn damage_of(error: &OpenError) -> String {
     assert!(matches!(error, OpenError::Damaged { .. }), "{error:?}");
     error.to_string()
 }
@@ -78,7 +78,7 @@ fn a_segment_with_another_beginning_is_refused_although_its_hash_is_right() {
         forged[place] = byte;
         seal_header(&mut forged);
         put(dir.path(), &forged);
-        let said = damage_of(read_journal(dir.path()).unwrap_err());
+        let said = damage_of(&read_journal(dir.path()).unwrap_err());
         assert!(said.contains("it does not begin like a journal segment"), "{said}");
     }
     put(dir.path(), &whole);
@@ -93,9 +93,9 @@ fn a_frame_that_its_records_do_not_fill_is_refused_although_its_hash_is_right() 
     let and_more = [body, b"!"].concat();
     for (count, body) in [(0, &[0; 4][..]), (1, &[0; 4]), (0, body), (2, body), (1, &and_more)] {
         put(dir.path(), &with_frame(&whole, count, body));
-        let said = damage_of(read_journal(dir.path()).unwrap_err());
+        let said = damage_of(&read_journal(dir.path()).unwrap_err());
         assert!(said.contains("the frame's records do not fill it, where record 1"), "{said}");
-        assert_eq!(damage_of(refusal(dir.path())), said);
+        assert_eq!(damage_of(&refusal(dir.path())), said);
     }
 }
 
@@ -104,7 +104,7 @@ fn a_frame_that_does_not_follow_is_refused_although_its_hash_is_right() {
     let (dir, whole) = filled();
     for behind in [(2, Hash::ZERO), (1, Hash::of(b"another"))] {
         put(dir.path(), &with_frame_behind(&whole, behind, 1, body_of(&whole)));
-        let said = damage_of(read_journal(dir.path()).unwrap_err());
+        let said = damage_of(&read_journal(dir.path()).unwrap_err());
         assert!(said.contains("the frame does not follow the one before it"), "{said}");
     }
 }
@@ -126,7 +126,7 @@ fn a_header_that_does_not_follow_is_refused_although_its_hash_is_right() {
             alter(&mut forged);
             seal_header(&mut forged);
             fs::write(path, &forged).unwrap();
-            let said = damage_of(read_journal(dir.path()).unwrap_err());
+            let said = damage_of(&read_journal(dir.path()).unwrap_err());
             assert!(said.contains("the segment is another one than its name says"), "{said}");
         }
         fs::write(path, &whole).unwrap();
