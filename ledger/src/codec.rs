@@ -3,8 +3,6 @@
 //! Hashes are always over the stored bytes, never over bytes made anew. A schema, once released, is
 //! read for ever: `fixtures/` keeps a log of each, and old ones never change.
 
-use std::io;
-
 use rmp_serde::config::BytesMode;
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
@@ -100,10 +98,9 @@ pub fn decode(bytes: &[u8]) -> Result<EventEnvelope, DecodeError> {
 fn decode_whole(body: &[u8]) -> Option<EventEnvelope> {
     let mut decoder = rmp_serde::Deserializer::from_read_ref(body);
     let envelope = EventEnvelope::deserialize(&mut decoder).ok()?;
-    let behind = IgnoredAny::deserialize(&mut decoder);
-    let at_end = |err: &io::Error| err.kind() == io::ErrorKind::UnexpectedEof;
-    match behind {
-        Err(rmp_serde::decode::Error::InvalidMarkerRead(err)) if at_end(&err) => Some(envelope),
+    // Bytes in memory have a marker to read unless they are at their end.
+    match IgnoredAny::deserialize(&mut decoder) {
+        Err(rmp_serde::decode::Error::InvalidMarkerRead(_)) => Some(envelope),
         _ => None,
     }
 }

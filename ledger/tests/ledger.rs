@@ -11,9 +11,12 @@ mod ledger {
     mod damage;
     mod database;
     mod erasing;
+    mod forged;
     mod golden;
+    mod ids;
     mod index;
     mod journal;
+    mod live_damage;
     mod machine;
     mod named;
     mod opening;
@@ -25,4 +28,5 @@ mod ledger {
     mod sealed;
     mod support;
     mod tidy;
+    mod time;
 }

@@ -1,11 +1,14 @@
 //! Every log keeps the promises of `EventLog`, and a faulty one fails as it was told to.
 
+use std::sync::Arc;
+
 use keypool_ledger::{
-    AppendError, Conflict, EventLog, Fault, Faulty, LogHead, MemoryLog, NoSnapshots, ReadError,
-    log::{append_at_head, conformance, find_command},
+    AppendError, Conflict, EventLog, Fault, Faulty, LogHead, MemoryLog, NamedLog, NoSnapshots,
+    ReadError, Snapshot, SnapshotStore,
+    log::{append_at_head, conformance, find_command, knows_init_key, read_record},
 };
 
-use super::support::{SledLogs, batch, command, stream, uploaded};
+use super::support::{SledLogs, batch, command, facts, stream, uploaded};
 
 #[test]
 fn the_memory_log_keeps_the_contract() {
@@ -109,4 +112,52 @@ fn a_planned_read_fault_happens_once() {
     assert!(matches!(log.stream_head(&stream("ann")), Err(ReadError::Unavailable(_))));
     assert!(log.stream_head(&stream("ann")).is_ok());
     assert_eq!(log.n_reads(), 3);
+}
+
+#[test]
+fn a_log_without_a_head_answers_each_batch_of_an_append_at_the_head() {
+    let log = Faulty::new(MemoryLog::default());
+    log.fail_read(1);
+    let batches = [batch("ann", 0, vec![uploaded(1, 4)]), batch("bob", 0, vec![uploaded(2, 4)])];
+    let answers = append_at_head(&log, &batches);
+    assert_eq!(answers.len(), 2);
+    assert!(answers.iter().all(|answer| matches!(answer, Err(AppendError::NotWritten(_)))));
+    assert_eq!(log.n_appends(), 0);
+    assert!(append_at_head(&log, &batches).iter().all(Result::is_ok));
+}
+
+#[test]
+fn a_record_is_read_by_its_position_and_found_by_its_init_key() {
+    let log = MemoryLog::default();
+    append_at_head(&log, &[batch("ann", 0, vec![uploaded(1, 4), uploaded(2, 4)])]);
+    let at = |position| read_record(&log, position).unwrap().map(|record| record.seq);
+    assert_eq!([0, 1, 2, 3].map(at), [None, Some(1), Some(2), None]);
+    let knows =
+        |name: &str, n| knows_init_key(&log, &name.parse().unwrap(), &facts(n).init_key).unwrap();
+    assert!(knows("ann", 1) && knows("ann", 2));
+    assert!(!knows("ann", 3) && !knows("bob", 1));
+}
+
+/// Checks that a store keeps the snapshots it is given: a store that may lose them is none of these.
+fn keeps_snapshots(store: &impl SnapshotStore) {
+    let snapshot = |name: &str, bytes: &[u8]| Snapshot { name: name.into(), bytes: bytes.into() };
+    let [a, b, other] = [snapshot("pool/a", b"1"), snapshot("pool/b", b"2"), snapshot("x", b"3")];
+    store.put(vec![b.clone(), other.clone(), a.clone()]).unwrap();
+    assert_eq!(store.get(b"pool/a").unwrap(), Some(b"1".to_vec()));
+    assert_eq!(store.list(b"", None, 9).unwrap(), [a.clone(), b.clone(), other.clone()]);
+    assert_eq!(store.list(b"pool/", None, 9).unwrap(), [a.clone(), b.clone()]);
+    assert_eq!(store.list(b"pool/", None, 1).unwrap(), [a]);
+    assert_eq!(store.list(b"pool/", Some(b"pool/a"), 9).unwrap(), [b]);
+    store.put(vec![snapshot("pool/a", b""), snapshot("pool/b", b"")]).unwrap();
+    assert_eq!(store.get(b"pool/a").unwrap(), None);
+    assert_eq!(store.list(b"", None, 9).unwrap(), [other]);
+}
+
+#[test]
+fn snapshots_are_kept_and_listed_in_order() {
+    keeps_snapshots(&MemoryLog::default());
+    keeps_snapshots(&Arc::new(MemoryLog::default()));
+    keeps_snapshots(&Faulty::new(MemoryLog::default()));
+    keeps_snapshots(&SledLogs::default().make());
+    keeps_snapshots(&NamedLog::open(MemoryLog::default(), true).unwrap());
 }

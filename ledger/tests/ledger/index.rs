@@ -2,14 +2,19 @@
 
 use std::{
     collections::BTreeSet,
-    fs, slice,
-    sync::atomic::{AtomicBool, Ordering},
+    fs,
+    path::Path,
+    slice,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
 };
 
 use keypool_ledger::{
-    EventLog, Key, LogHealth, MemoryIndex, MemoryLog, SledLog, SledLogOptions, Snapshot,
-    SnapshotStore,
+    EventLog, JournalWriter, JournalWriterOptions, Key, LogHealth, MemoryIndex, MemoryLog,
+    NoMemoryIndex, ReadError, Record, SledLog, SledLogOptions, Snapshot, SnapshotStore,
     log::{append_at_head, find_command, find_package},
 };
 use tempfile::TempDir;
@@ -95,6 +100,111 @@ fn memory_never_denies_what_the_log_has_and_knows_what_came_late() {
     assert!(maybe < 500, "a filter denies most of what it does not have: {maybe}");
     log.stream_head(&stream("bob")).unwrap();
     assert!(log.has_head(&stream("bob")) && !log.has_head(&stream("nobody")));
+}
+
+#[test]
+fn memory_knows_the_positions_of_what_came_last() {
+    let dir = TempDir::new().unwrap();
+    let log = open(dir.path());
+    fill(&log, 5);
+    for n in 1..=5 {
+        let named = package(n);
+        for key in [Key::Command(command(n)), Key::Package(&named)] {
+            assert!((0..n).all(|after| log.may_have(key, after)), "{n}");
+            assert!((n..8).all(|after| !log.may_have(key, after)), "{n}");
+        }
+    }
+    // A log that is shared answers the same; without such an index nothing is denied and nothing is at hand.
+    let (shared, unknown) = (Arc::new(log), Key::Command(command(6)));
+    assert!(MemoryIndex::may_have(&shared, Key::Command(command(5)), 4));
+    assert!(!MemoryIndex::may_have(&shared, unknown, 0));
+    assert!(MemoryIndex::has_head(&shared, &stream("ann")));
+    assert!(!MemoryIndex::has_head(&shared, &stream("bob")));
+    assert!(NoMemoryIndex.may_have(unknown, 0) && !NoMemoryIndex.has_head(&stream("ann")));
+}
+
+#[test]
+fn a_history_is_read_in_pieces_of_any_length() {
+    let dir = TempDir::new().unwrap();
+    let log = open(dir.path());
+    fill(&log, 100);
+    let records = all(&log);
+    for after in [0, 1, 30, 31, 32, 70] {
+        let behind = &records[after..];
+        for limit in (0..=behind.len()).chain([1000]) {
+            let read = log.read_stream(&stream("ann"), after as u64, limit).unwrap();
+            assert!(read == behind[..limit.min(behind.len())], "{limit} after {after}");
+        }
+    }
+}
+
+/// A closed log of some records in a directory, with so many of them in each frame.
+fn framed(dir: &Path, records: &[Record], in_a_frame: usize) {
+    let options = JournalWriterOptions { segment_bytes: 4096, key: Some([7; 32]) };
+    let mut writer = JournalWriter::create(dir, options).unwrap();
+    records.chunks(in_a_frame).for_each(|frame| writer.append(frame).unwrap());
+}
+
+#[test]
+fn an_index_of_other_places_in_a_whole_journal_is_made_anew() {
+    let dir = TempDir::new().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let log = open(&path("from"));
+    fill(&log, 60);
+    let records = all(&log);
+    drop(log);
+    framed(&path("data"), &records, 1);
+    framed(&path("other"), &records, 3);
+    assert!(all(&open(&path("data"))) == records);
+    fs::remove_dir_all(path("data/journal")).unwrap();
+    fs::rename(path("other/journal"), path("data/journal")).unwrap();
+
+    let log = open(&path("data"));
+
+    for record in &records {
+        let found = || match find_package(&log, &package(record.envelope.version)) {
+            Err(ReadError::Damaged { seq, .. }) => panic!("record {seq} is whole"),
+            found => found,
+        };
+        assert_eq!(in_the_end(found).as_ref(), Some(record));
+    }
+}
+
+#[test]
+fn a_history_with_a_record_that_the_index_has_lost_is_never_read_short() {
+    let dir = TempDir::new().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let log = open(&path("from"));
+    fill(&log, 60);
+    append_at_head(&log, &[batch("bob", 0, vec![uploaded(1000, 40)])]).pop().unwrap().unwrap();
+    let (mut records, other) = (all(&log), all(&log)[60].clone());
+    drop(log);
+    records.truncate(60);
+    framed(&path("data"), &records, 1);
+    let lost = records[29].clone();
+    records[29] = Record { seq: 30, ..other };
+    framed(&path("other"), &records, 1);
+    drop(open(&path("other")));
+    records[29] = lost;
+    fs::rename(path("other/sled"), path("data/sled")).unwrap();
+
+    let log = open(&path("data"));
+
+    let read = || match log.read_stream(&stream("ann"), 0, 99) {
+        Err(ReadError::Damaged { seq, .. }) => panic!("record {seq} is whole"),
+        read => read,
+    };
+    assert!(in_the_end(read) == records);
+}
+
+#[test]
+fn records_become_a_run_when_they_are_as_many_as_one_takes() {
+    let dir = TempDir::new().unwrap();
+    for (n_events, n_runs) in [(7, 0), (1, 1), (7, 1), (1, 2)] {
+        fill(&open(dir.path()), n_events);
+        drop(open(dir.path()));
+        assert_eq!(runs(&dir).0.len(), n_runs);
+    }
 }
 
 #[test]

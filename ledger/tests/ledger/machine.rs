@@ -1,6 +1,7 @@
 //! A machine that has run out of something: descriptors, room on the disk, the right to write.
 
 use std::{
+    collections::BTreeSet,
     env, fs,
     path::{Path, PathBuf},
     process::Command,
@@ -10,8 +11,8 @@ use std::{
 };
 
 use keypool_ledger::{
-    AppendError, BackupError, CopiedFile, EventLog, LogHealth, OpenError, ReadError, Record,
-    SledLog, SledLogOptions,
+    AppendError, BackupError, CopiedFile, EventLog, LogHealth, OpenError, PruneReport, ReadError,
+    Record, SledLog, SledLogOptions,
     log::{find_command, find_package},
 };
 use rustix::{
@@ -139,6 +140,11 @@ fn child_with_a_failed_write() {
     let LogHealth::Failed { why } = log.health() else { panic!("{:?}", log.health()) };
     assert!(why.starts_with("write failed for "), "{why}");
     assert_eq!(all(&log).len(), 3, "what was acknowledged can be read");
+    assert_eq!(find_package(&log, &package(4)).unwrap(), None);
+    let doubtful = find_command(&log, command(3), 0).unwrap_err();
+    assert!(matches!(doubtful, ReadError::Unavailable(_)), "{doubtful:?}");
+    assert_eq!(log.prune(&BTreeSet::from([1, 2, 3]), &|| true).unwrap(), PruneReport::default());
+    assert_eq!(segments(Path::new(&dir)).len(), 1, "no segment is begun any more");
     drop(log);
     assert_eq!(try_append(&open(Path::new(&dir)), 40).unwrap(), 4);
 }

@@ -210,6 +210,39 @@ fn a_log_that_was_begun_with_names_keeps_them() {
 }
 
 #[test]
+fn the_first_record_that_names_anybody_says_whether_a_log_hides_names() {
+    let write = |stream, event| {
+        let events = vec![NewEvent { event, payload: Vec::new(), ..uploaded(1, 0) }];
+        Batch { writes: vec![StreamWrite { stream, expected: 0, events }] }
+    };
+    let made = Event::GroupMade { creator: pool("bob/main") };
+    let named = write(StreamId::Group("Zw==".parse().unwrap()), made);
+    let accepted = Event::ClockAccepted { from: Timestamp::default(), to: Timestamp::default() };
+    let nameless = write(StreamId::Server, accepted);
+    let plain = MemoryLog::default();
+    append(&plain, nameless.clone());
+    assert!(NamedLog::open(&plain, true).unwrap().hides());
+    assert!(!NamedLog::open(&plain, false).unwrap().hides());
+    append(&plain, named.clone());
+    assert!(!NamedLog::open(&plain, true).unwrap().hides());
+    let hidden = MemoryLog::default();
+    append(&hidden, nameless);
+    append(&NamedLog::open(&hidden, true).unwrap(), named);
+    assert!(NamedLog::open(&hidden, false).unwrap().hides());
+}
+
+#[test]
+fn the_users_behind_the_pseudonyms_of_an_event_are_told() {
+    let (id, other) = (SubjectId::from_bytes([1; 16]), SubjectId::from_bytes([2; 16]));
+    assert_eq!(reserved(1, &id.device(2).to_string()).event.subjects(), [id]);
+    assert_eq!(Event::UserBlocked { user: other.to_string() }.subjects(), [other]);
+    let (to, by) = (vec![id.device(1), pool("bob/main"), other.device(1)], Some(id.device(2)));
+    assert_eq!(Event::Welcomed { to, by }.subjects(), [id, other, id]);
+    assert_eq!(Event::UserBlocked { user: "bob".to_owned() }.subjects(), []);
+    assert_eq!(Event::UserErased {}.subjects(), []);
+}
+
+#[test]
 fn a_log_that_is_begun_with_names_keeps_every_promise() {
     conformance::check(|| NamedLog::open(MemoryLog::default(), false).unwrap());
 }

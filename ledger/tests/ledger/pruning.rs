@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     env, fs,
     io::{BufRead, BufReader, Write},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
@@ -158,6 +159,8 @@ fn the_segment_that_is_being_written_is_closed_and_pruned_when_it_is_no_longer_t
     assert!(open_again(log, dir.path()).len() == 5);
     let empty = TempDir::new().unwrap();
     assert_eq!(prune(&open(empty.path()), &due), PruneReport::default());
+    let note = fs::read(empty.path().join("journal/acknowledged")).unwrap();
+    assert!(note.iter().all(|byte| *byte == 0), "nothing was acknowledged");
 }
 
 fn open_again(log: SledLog, dir: &Path) -> Vec<Record> {
@@ -249,11 +252,32 @@ fn a_record_is_found_although_the_offsets_of_its_segment_are_damaged() {
     for segment in segments(dir.path()).iter().take(3) {
         let bytes = fs::read(segment).unwrap();
         let from = bytes.len() - 32 - 4;
-        let file = fs::File::options().write(true).open(segment).unwrap();
-        std::os::unix::fs::FileExt::write_all_at(&file, &[0xff; 4], from as u64).unwrap();
+        overwrite(segment, from, &[0xff; 4]);
     }
     serves(&log, &records);
     assert_eq!(log.health(), keypool_ledger::LogHealth::Writable);
+}
+
+/// Overwrites bytes of a file from a place on.
+fn overwrite(file: &Path, place: usize, bytes: &[u8]) {
+    let file = fs::File::options().write(true).open(file).unwrap();
+    file.write_all_at(bytes, place as u64).unwrap();
+}
+
+#[test]
+fn a_record_of_a_pruned_segment_is_found_although_no_frame_begins_where_one_should() {
+    let dir = TempDir::new().unwrap();
+    let log = open(dir.path());
+    fill(&log, 40);
+    prune_through(&log, 30);
+    let records = all(&log);
+    for segment in segments(dir.path()).iter().take(3) {
+        overwrite(segment, 200, &[0xff; 8]);
+    }
+    for record in &records {
+        let found = find_package(&log, &package(record.envelope.version)).unwrap();
+        assert_eq!(found.as_ref(), Some(record));
+    }
 }
 
 #[test]

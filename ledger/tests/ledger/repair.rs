@@ -102,6 +102,17 @@ fn missing_cut_and_emptied_segments_are_put_back_at_once() {
     assert_eq!(repaired, damaged[..4]);
     assert_eq!(report.repaired[0].fault, "missing");
     assert!(files(&kept.data()) == whole);
+    // One segment is missing between whole ones, and the end of one was never written, to a frame.
+    fs::remove_file(&damaged[1]).unwrap();
+    let mut bytes = fs::read(&damaged[3]).unwrap();
+    let second = 120 + 56 + 32 + usize::from(u16::from_be_bytes([bytes[130], bytes[131]]));
+    bytes[second..].fill(0);
+    fs::write(&damaged[3], bytes).unwrap();
+    let report = kept.repair().unwrap();
+    let [missing, ended] = &report.repaired[..] else { panic!("{report:?}") };
+    assert_eq!((&missing.file, &ended.file), (&damaged[1], &damaged[3]));
+    assert!(ended.fault.contains("it ends at record "), "{}", ended.fault);
+    assert!(files(&kept.data()) == whole);
     // A file that an interrupted repair has left is no obstacle, and goes with the next start.
     flip(&damaged[1], 300);
     fs::write(damaged[1].with_extension("repair.new"), b"half").unwrap();

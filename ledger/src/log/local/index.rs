@@ -12,7 +12,6 @@ mod run;
 
 use std::{
     collections::{BTreeSet, HashMap, hash_map},
-    hash::{BuildHasherDefault, Hasher},
     iter, mem,
     ops::ControlFlow,
     slice,
@@ -74,28 +73,10 @@ enum Locations {
     Several(Vec<RecordLocation>),
 }
 
-/// A fingerprint is a hash already.
-#[derive(Default)]
-struct AsItIs(u64);
-
-impl Hasher for AsItIs {
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(last) = bytes.last_chunk() {
-            self.0 ^= u64::from_be_bytes(*last);
-        }
-    }
-
-    fn write_usize(&mut self, _: usize) {}
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
 /// The newest part of an index.
 #[derive(Debug, Default)]
 struct Recent {
-    locations: HashMap<Fingerprint, Locations, BuildHasherDefault<AsItIs>>,
+    locations: HashMap<Fingerprint, Locations>,
     heads: HashMap<StreamId, (StreamHead, RecordLocation)>,
     first_seq: u64,
     last_seq: u64,
@@ -375,10 +356,7 @@ impl Index {
             if state.sealing.is_none() && self.seal_records <= state.recent.records() {
                 // The next one will have as many: it need not grow while everybody waits.
                 let next = Recent {
-                    locations: HashMap::with_capacity_and_hasher(
-                        state.recent.locations.len(),
-                        BuildHasherDefault::default(),
-                    ),
+                    locations: HashMap::with_capacity(state.recent.locations.len()),
                     heads: HashMap::with_capacity(state.recent.heads.len()),
                     ..Recent::default()
                 };

@@ -95,6 +95,19 @@ mod tests {
     }
 
     #[test]
+    fn a_filter_is_stored_in_the_same_bytes_for_ever() {
+        let mut filter = Filter::for_entries(1000);
+        (0..1000).for_each(|n| filter.add(fingerprint(n)));
+        assert_eq!(filter.bytes().len(), 1280);
+        let hash = blake3::hash(filter.bytes()).to_hex();
+        assert_eq!(
+            hash.as_str(),
+            "3b4427beb6992a165e87f145944c2187f3b57663ac3c72b65d5d2b4490bae660"
+        );
+        assert_eq!(Filter::for_entries(0).bytes().len(), BLOCK_BYTES);
+    }
+
+    #[test]
     fn most_of_what_was_not_added_is_not_there() {
         let mut filter = Filter::for_entries(10_000);
         (0..10_000).for_each(|n| filter.add(fingerprint(n)));

@@ -133,9 +133,8 @@ impl PrunedPart {
     }
 
     /// The place where the offset of a record stands, by how many records stand before it.
-    pub(super) fn place_of_offset(&self, before: u64) -> Option<u64> {
-        let place = before.checked_mul(OFFSET_LEN as u64)?.checked_add(self.frames_end)?;
-        (before < self.records).then_some(place)
+    pub(super) const fn place_of_offset(&self, before: u64) -> u64 {
+        self.frames_end.saturating_add(before.saturating_mul(OFFSET_LEN as u64))
     }
 
     /// Whether the offsets behind the frames are as they were written, and end the segment.
@@ -188,7 +187,7 @@ impl Frame {
     ) -> Option<(Vec<u8>, Hash)> {
         let records = batches.iter().copied().flatten();
         let body_len = records.clone().map(packed_len).sum::<usize>() + 4 + 4 * batches.len();
-        if body_len > BODY_BYTES_MAX {
+        if !fits(body_len) {
             return None;
         }
         let mut out = begin_frame(key, (body_len, records.count() as u64), first_seq, prev);
@@ -287,6 +286,11 @@ impl Frame {
     }
 }
 
+/// Whether a body of a length is short enough for one frame.
+const fn fits(body_len: usize) -> bool {
+    body_len <= BODY_BYTES_MAX
+}
+
 /// The header of a frame with so many bytes in its body and so many records.
 fn begin_frame(
     key: &JournalKey,
@@ -364,4 +368,16 @@ pub(super) fn marker(key: &JournalKey) -> [u8; 8] {
 /// The hash that no other journal computes for the same bytes.
 fn keyed_hash(key: &JournalKey, bytes: &[u8]) -> Hash {
     Hash::from_bytes(*blake3::keyed_hash(key, bytes).as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_of_a_gibibyte_fits_into_a_frame_and_no_longer_one() {
+        assert!(fits(1 << 30));
+        assert!(!fits((1 << 30) + 1));
+        assert!(!fits(usize::MAX));
+    }
 }

@@ -1,7 +1,8 @@
 //! Damaged segments of a journal, and those of another copy of it that can take their places.
 
 use std::{
-    fs, io,
+    cmp::Ordering,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -76,16 +77,19 @@ impl Replacements {
     fn find_at(&mut self, first_seq: u64, behind: u64, other: &Path) -> Result<u64, Unmendable> {
         let file = segment_path(&self.dir, first_seq);
         let fault = match last_of(&file, first_seq) {
-            Ok(last_seq) if last_seq.saturating_add(1) == behind => {
-                self.mended.push((first_seq, file));
-                return Ok(behind);
-            }
             Ok(last_seq) => {
-                // The segment behind it is missing, or its own end.
                 let next_seq = last_seq.saturating_add(1);
-                if segment_path(other, next_seq).exists() && next_seq < behind {
-                    self.mended.push((first_seq, file));
-                    return Ok(next_seq);
+                match next_seq.cmp(&behind) {
+                    Ordering::Equal => {
+                        self.mended.push((first_seq, file));
+                        return Ok(behind);
+                    }
+                    // The segment behind it is missing, not its own end.
+                    Ordering::Less if segment_path(other, next_seq).exists() => {
+                        self.mended.push((first_seq, file));
+                        return Ok(next_seq);
+                    }
+                    _ => {}
                 }
                 let what = format!("it ends at record {last_seq}, and record {behind} is the next");
                 OpenError::damaged(&file, 0, what)
@@ -115,12 +119,8 @@ impl Replacements {
             let is_it = |(start, _): &&(u64, PathBuf)| start == first_seq;
             let Some((_, candidate)) = self.mended.iter().find(is_it) else { continue };
             let new = file.with_extension("repair.new");
-            match fs::remove_file(&new) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(OpenError::io(&new)(error));
-                }
-                _ => {}
-            }
+            // An interrupted repair may have left one; the copy does not overwrite it.
+            drop(fs::remove_file(&new));
             copy_file(candidate, &new, None)?;
             fs::rename(&new, file).map_err(OpenError::io(file))?;
             sync_directory(&self.dir).map_err(OpenError::io(&self.dir))?;

@@ -183,7 +183,7 @@ impl Segments {
         let (mut next_seq, mut offset) = table.next.unwrap_or(begin);
         while next_seq <= seq {
             let header = self.header_at(&segment.file, offset)?;
-            let header = header.filter(|header| header.first_seq == next_seq && 0 < header.count);
+            let header = header.filter(|header| header.first_seq == next_seq);
             let header = header.ok_or_else(|| damaged(next_seq))?;
             table.frames.push((next_seq, offset));
             next_seq = next_seq.saturating_add(header.count);
@@ -242,12 +242,9 @@ fn keep(files: &mut Files, segment: Arc<OpenSegment>) {
 }
 
 impl OpenSegment {
-    /// The offset of a record in the file of a pruned segment; `None` if the segment has no such record.
+    /// The offset of a record in the file of a pruned segment; `None` if the file ends before it.
     fn offset_of(&self, pruned: PrunedPart, seq: u64) -> Result<Option<u64>, ReadError> {
-        let before = seq.checked_sub(self.first_seq);
-        let Some(place) = before.and_then(|before| pruned.place_of_offset(before)) else {
-            return Ok(None);
-        };
+        let place = pruned.place_of_offset(seq.saturating_sub(self.first_seq));
         let mut offset = [0; 4];
         let n_read = read_some(&self.file, &mut offset, place)?;
         Ok((n_read == offset.len()).then(|| u32::from_be_bytes(offset).into()))
