@@ -8,9 +8,9 @@ use super::{
     delivery_request::{DeliverError, Delivered, DeliveryRequest},
 };
 
-/// How often a command is decided again after another writer came first. Of three servers that all write, each
-/// is first in one of three attempts.
-const ATTEMPTS_MAX: u32 = 32;
+/// How often a command is decided again after another writer came first. Of three servers that all write, each is
+/// first in one of three attempts; one that is slow for a moment has been last thirty times in a row.
+const ATTEMPTS_MAX: u32 = 128;
 
 /// The outcome of a command to a pool.
 pub(super) type CommandOutcome = Result<Reply, ExecuteError>;
