@@ -325,7 +325,6 @@ impl ReplicatedLog {
                     return Settled::Failed(fault);
                 }
                 Some(fault) => fault,
-                None if self.replica.is_ending() => unexplained("the log is being closed"),
                 None if !patience.is_over() && (is_answered || !is_hasty) => continue,
                 None => {
                     self.is_unanswered.store(true, Ordering::Relaxed);

@@ -3,6 +3,7 @@
 
 mod end;
 mod outcomes;
+mod unkept;
 
 use std::{
     collections::BTreeMap,
@@ -31,7 +32,7 @@ use keypool_ledger::{
 };
 use tempfile::TempDir;
 
-use super::support::{all, batch, command, fill, open, stream, uploaded};
+use super::support::{all, batch, command, fill, open, stream, try_append, uploaded};
 
 /// Short waits: the stream in memory answers at once, or never.
 const OPTIONS: ReplicatedLogOptions = ReplicatedLogOptions {
@@ -380,6 +381,17 @@ fn a_journal_becomes_a_replicated_one_and_the_server_goes_on_with_it() {
     let records = JournalReader::open(&dir.path().join("journal"));
     let refused = publish_journal(records.unwrap().take(30), &*connection, &|_| {}).unwrap_err();
     assert!(matches!(refused, PublishError::OtherStream { sequence: 2 }), "{refused}");
+}
+
+#[test]
+fn a_journal_is_published_in_as_few_frames_as_have_room() {
+    let (engine, dir) = (MemoryStream::with_seed(1), TempDir::new().unwrap());
+    let log = open(dir.path());
+    (1..=6).for_each(|n| assert_eq!(try_append(&log, 1_500_000).unwrap(), n));
+    let records = JournalReader::open(&dir.path().join("journal")).unwrap();
+    let connection = engine.connect(StreamFaults::Never);
+    assert_eq!(publish_journal(records, &*connection, &|_| {}).unwrap(), 6);
+    assert_eq!(engine.frames().len(), 3, "two records have room in a frame, and three have not");
 }
 
 #[test]

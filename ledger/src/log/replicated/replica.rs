@@ -91,7 +91,7 @@ impl Replica {
         self.changed.notify_all();
     }
 
-    pub(super) fn is_ending(&self) -> bool {
+    fn is_ending(&self) -> bool {
         self.ending.load(Ordering::Acquire)
     }
 
@@ -104,15 +104,14 @@ impl Replica {
         }
     }
 
-    /// Waits until a frame after `sequence` is taken in, for `wait` at most; less if the replica stops.
+    /// Waits until a frame after `sequence` is taken in, for `wait` at most; less if the stream is not followed any more.
     pub(super) fn wait_behind(
         &self,
         sequence: u64,
         wait: Duration,
     ) -> MutexGuard<'_, ReplicaState> {
-        let goes_on = |state: &mut ReplicaState| {
-            state.sequence <= sequence && state.fault.is_none() && !self.is_ending()
-        };
+        let goes_on =
+            |state: &mut ReplicaState| state.sequence <= sequence && state.fault.is_none();
         let waited = self.changed.wait_timeout_while(self.state(), wait, goes_on);
         waited.unwrap_or_else(PoisonError::into_inner).0
     }

@@ -96,3 +96,66 @@ impl Drop for Spare {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc::channel, time::Duration};
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const LEN: u64 = 4096;
+
+    /// Waits until the background has made the file, without taking it.
+    fn wait_until_made(spare: &Spare) {
+        while let SpareState::Making(making) = &spare.state
+            && !making.is_finished()
+        {
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn the_file_is_made_in_the_background_and_taken_once() {
+        let dir = TempDir::new().unwrap();
+        let mut spare = Spare::begin(dir.path(), LEN);
+        wait_until_made(&spare);
+        assert!(spare.is_ready());
+        fs::remove_file(dir.path().join(NAME)).unwrap();
+        let (file, path) = spare.take(LEN).unwrap();
+        assert_eq!((file.metadata().unwrap().len(), path.exists()), (LEN, false), "the same file");
+        assert!(!spare.is_ready(), "it was taken");
+        let (_, path) = spare.take(LEN).unwrap();
+        assert!(path.exists(), "one that is missing is made at once");
+    }
+
+    #[test]
+    fn nobody_waits_for_a_file_that_is_being_made_unless_it_is_taken() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join(NAME);
+        let ((go, waiting), made) = (channel(), path.clone());
+        let making = thread::spawn(move || {
+            // Without a word within the time it is made all the same: a test that fails does not hang.
+            let _ = waiting.recv_timeout(Duration::from_mins(1));
+            make_file(&made, LEN)
+        });
+        let mut spare = Spare { path, len: LEN, state: SpareState::Making(making) };
+        spare.prepare();
+        assert!(!spare.is_ready());
+        go.send(()).unwrap();
+        let (file, _) = spare.take(LEN).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), LEN);
+    }
+
+    #[test]
+    fn no_file_is_left_in_the_directory() {
+        let dir = TempDir::new().unwrap();
+        drop(Spare::begin(dir.path(), LEN));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "one that is being made");
+        let spare = Spare::begin(dir.path(), LEN);
+        wait_until_made(&spare);
+        drop(spare);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "one that is made");
+    }
+}
