@@ -1,4 +1,4 @@
-//! Waiting lists: who waits for packages of whom, for how long, and when they are told.
+//! Waiting lists: the users who wait for packages of a pool, how long they wait, and when they are told.
 
 use std::time::Duration;
 
