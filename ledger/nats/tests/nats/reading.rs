@@ -21,6 +21,39 @@ fn frames_are_numbered_in_turn_and_come_by_bytes_from_any_place() {
 }
 
 #[test]
+fn a_reader_that_passes_over_frames_keeps_its_consumer() {
+    let Some(cluster) = Cluster::start(1) else { return };
+    let stream = cluster.connect("passed");
+    written(&stream, 0, 10);
+    assert_eq!(read_all(&stream, 0, 1 << 20), 1);
+    // Two of three frames are read otherwise, as a server does with those that it appended itself.
+    for last in (4..=40).step_by(3) {
+        for after in last - 3..last {
+            written(&stream, after, 10);
+        }
+        let frames = eventually(|| stream.frames(last - 1, 1 << 20, WAIT).ok());
+        let numbers: Vec<_> = frames.iter().map(|frame| frame.sequence).collect();
+        assert_eq!(numbers, [last]);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let consumers = runtime.block_on(async {
+        let client = async_nats::connect(cluster.addresses()).await.unwrap();
+        let context = async_nats::jetstream::new(client);
+        context
+            .get_stream("KP-passed")
+            .await
+            .unwrap()
+            .get_info()
+            .await
+            .unwrap()
+            .state
+            .consumer_count
+    });
+    // A reader that began anew would have made thirteen; a slow machine may lose one and make another.
+    assert!((1..5).contains(&consumers), "{consumers} consumers");
+}
+
+#[test]
 fn a_frame_that_is_too_large_is_not_sent() {
     let Some(cluster) = Cluster::start(1) else { return };
     let stream = cluster.connect("large");
