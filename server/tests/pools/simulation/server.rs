@@ -149,11 +149,15 @@ impl Process {
         step: Option<Step>,
         armed: bool,
     ) -> Vec<(Option<usize>, Outcome)> {
+        let was_hurt = self.log.hurt.load(Ordering::Relaxed);
         if step == Some(Step::Commit) {
             self.log.hurt.store(false, Ordering::Relaxed);
         }
         self.armed(armed);
-        step.map(|step| self.pools.carry_out(step));
+        // The next batch makes good what a failed read has left undone; where none waits, nothing does.
+        if !step.is_some_and(|step| self.pools.carry_out(step)) && was_hurt {
+            self.log.hurt.store(true, Ordering::Relaxed);
+        }
         let mut answers = Vec::new();
         if !self.has_crashed() {
             let mut context = Context::from_waker(Waker::noop());
