@@ -367,7 +367,9 @@ impl Draft {
 
 impl Api {
     pub(crate) fn new(url: String, clock: Arc<dyn Clock>) -> Self {
-        Self { http: reqwest::Client::new(), url, clock }
+        // The server ends idle connections, which a test that computes meanwhile does not hear.
+        let http = reqwest::Client::builder().pool_idle_timeout(Duration::from_secs(1));
+        Self { http: http.build().unwrap(), url, clock }
     }
 
     pub(crate) fn authority(&self) -> &str {
