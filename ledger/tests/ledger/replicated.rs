@@ -32,7 +32,7 @@ use keypool_ledger::{
 };
 use tempfile::TempDir;
 
-use super::support::{all, batch, command, fill, open, stream, try_append, uploaded};
+use super::support::{all, batch, command, fill, in_the_end, open, stream, try_append, uploaded};
 
 /// Short waits: the stream in memory answers at once, or never.
 const OPTIONS: ReplicatedLogOptions = ReplicatedLogOptions {
@@ -105,12 +105,10 @@ impl Node {
 
     /// Waits until the stream is not followed any more, and returns the reason.
     fn contradiction(&self) -> String {
-        loop {
-            if let ReplicaHealth::Contradicted { why } = self.log.health() {
-                return why;
-            }
-            std::thread::yield_now();
-        }
+        in_the_end(|| match self.log.health() {
+            ReplicaHealth::Contradicted { why } => Ok(why),
+            health => Err(format!("{health:?}")),
+        })
     }
 }
 
