@@ -157,6 +157,13 @@ fn two_servers_write_one_log() {
 }
 
 #[test]
+fn a_replicated_log_is_shown_by_its_copy() {
+    let node = Node::new(&MemoryStream::with_seed(1), StreamFaults::Never);
+    let expected = format!("ReplicatedLog {{ local: {:?}, .. }}", node.log.local());
+    assert_eq!(format!("{:?}", node.log), expected);
+}
+
+#[test]
 fn a_server_that_is_behind_is_refused_and_then_knows_what_came_first() {
     let engine = MemoryStream::with_seed(1);
     let [a, b] = [Node::new(&engine, StreamFaults::Never), Node::new(&engine, StreamFaults::Never)];

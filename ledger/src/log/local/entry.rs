@@ -1,7 +1,5 @@
 //! An entry of the index: under which key a record is found, and where it stands.
 
-use std::fmt;
-
 use crate::{Event, Hash, Key, PoolId, Record, StreamId, codec, event::name_in};
 
 /// How many bytes a fingerprint has: the kind of the key, then its keyed hash.
@@ -22,12 +20,6 @@ pub(super) type Fingerprint = [u8; FINGERPRINT_LEN];
 pub(super) struct Fingerprints {
     secret: [u8; 32],
     bits: u32,
-}
-
-impl fmt::Debug for Fingerprints {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fingerprints").field("bits", &self.bits).finish_non_exhaustive()
-    }
 }
 
 impl Fingerprints {
