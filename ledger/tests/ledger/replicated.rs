@@ -1,6 +1,7 @@
 //! A log over a replicated stream: each append that it acknowledged stands in the stream once, however the engine
 //! answers, and a stream that contradicts a server's copy is not followed.
 
+mod counted;
 mod end;
 mod outcomes;
 mod unkept;
