@@ -29,11 +29,14 @@ use super::support::{
 /// Tells a child process of this test binary where its log is.
 const CHILD_DIR: &str = "KEYPOOL_LEDGER_TEST_MACHINE_DIR";
 
-/// Runs a test of this file in a process of its own, because it changes the limits of the process.
-fn in_a_child(test: &str) {
+/// Runs an ignored test in a process of its own, because it changes the limits of the process.
+pub(crate) fn in_a_child(test: &str) {
     let dir = TempDir::new().unwrap();
-    let ended = Command::new(env::current_exe().unwrap())
-        .args(["--exact", &format!("ledger::machine::{test}"), "--ignored", "--nocapture"])
+    // A shell can ignore the signal that goes with the limit of a file's length, for its child too.
+    let ended = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
+        .arg(env::current_exe().unwrap())
+        .args(["--exact", test, "--ignored", "--nocapture"])
         .env(CHILD_DIR, dir.path())
         .output()
         .unwrap();
@@ -41,8 +44,13 @@ fn in_a_child(test: &str) {
     assert!(ended.status.success(), "{said}");
 }
 
+/// The directory that such a test has for its log; `None` where it was not started so.
+pub(crate) fn dir_of_a_child() -> Option<PathBuf> {
+    env::var_os(CHILD_DIR).map(PathBuf::from)
+}
+
 /// Sets the soft limit of a resource; `None` for the highest.
-fn limit(resource: Resource, current: Option<u64>) {
+pub(crate) fn limit(resource: Resource, current: Option<u64>) {
     let maximum = getrlimit(resource).maximum;
     setrlimit(resource, Rlimit { current: current.or(maximum), maximum }).unwrap();
 }
@@ -77,14 +85,14 @@ fn is_writable_again(log: &SledLog) {
 
 #[test]
 fn without_descriptors_events_are_refused_and_taken_again_when_there_are_some() {
-    in_a_child("child_without_descriptors");
+    in_a_child("ledger::machine::child_without_descriptors");
 }
 
 #[test]
 #[ignore = "a part of without_descriptors_events_are_refused_and_taken_again_when_there_are_some"]
 fn child_without_descriptors() {
-    let Some(dir) = env::var_os(CHILD_DIR) else { return };
-    let log = open(Path::new(&dir));
+    let Some(dir) = dir_of_a_child() else { return };
+    let log = open(&dir);
     fill(&log, 10);
     let n_open = fs::read_dir("/proc/self/fd").unwrap().count() as u64;
     // What is open stays open: the next descriptor has a number above the limit.
@@ -106,25 +114,14 @@ fn child_without_descriptors() {
 
 #[test]
 fn after_a_failed_write_nothing_is_taken_until_the_log_is_opened_again() {
-    in_a_child("child_with_a_failed_write");
+    in_a_child("ledger::machine::child_with_a_failed_write");
 }
 
 #[test]
 #[ignore = "a part of after_a_failed_write_nothing_is_taken_until_the_log_is_opened_again"]
 fn child_with_a_failed_write() {
-    let Some(dir) = env::var_os(CHILD_DIR) else { return };
-    if env::var_os("KEYPOOL_LEDGER_TEST_NO_SIGNAL").is_none() {
-        // A shell can ignore the signal that goes with the limit, for this process and its children.
-        let again = Command::new("sh")
-            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
-            .arg(env::current_exe().unwrap())
-            .args(["--exact", "ledger::machine::child_with_a_failed_write", "--ignored"])
-            .env("KEYPOOL_LEDGER_TEST_NO_SIGNAL", "1")
-            .status();
-        assert!(again.unwrap().success());
-        return;
-    }
-    let log = open(Path::new(&dir));
+    let Some(dir) = dir_of_a_child() else { return };
+    let log = open(&dir);
     fill(&log, 3);
     limit(Resource::Fsize, Some(200));
     let first = try_append(&log, 40).unwrap_err();
@@ -144,9 +141,9 @@ fn child_with_a_failed_write() {
     let doubtful = find_command(&log, command(3), 0).unwrap_err();
     assert!(matches!(doubtful, ReadError::Unavailable(_)), "{doubtful:?}");
     assert_eq!(log.prune(&BTreeSet::from([1, 2, 3]), &|| true).unwrap(), PruneReport::default());
-    assert_eq!(segments(Path::new(&dir)).len(), 1, "no segment is begun any more");
+    assert_eq!(segments(&dir).len(), 1, "no segment is begun any more");
     drop(log);
-    assert_eq!(try_append(&open(Path::new(&dir)), 40).unwrap(), 4);
+    assert_eq!(try_append(&open(&dir), 40).unwrap(), 4);
 }
 
 /// The system's calls that write to a file, which fail for the database's files once a file says so.

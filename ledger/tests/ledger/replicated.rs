@@ -339,6 +339,8 @@ fn no_byte_of_a_frame_changes_unnoticed() {
         altered(|bytes| bytes[at] ^= 1);
     }
     altered(|bytes| bytes.truncate(len / 2));
+    let missing = altered(|bytes| bytes[33] = 3);
+    assert!(missing.contains("begins behind record 2: records are missing"), "{missing}");
     altered(Vec::clear);
     assert!(altered(|bytes| bytes[0] = 3).contains("unknown format 3; update keypool-server"));
 }
