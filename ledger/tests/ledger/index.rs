@@ -219,6 +219,20 @@ fn eight_runs_of_one_level_become_one_of_the_next() {
 }
 
 #[test]
+fn of_the_ends_of_a_history_a_merged_run_keeps_the_last() {
+    let dir = TempDir::new().unwrap();
+    fill(&open(dir.path()), 8 * SMALL.seal_records);
+    fs::remove_dir_all(dir.path().join("sled")).unwrap();
+    drop(open(dir.path()));
+    let database = open_sled(dir.path());
+    let runs: Vec<_> = database.scan_prefix(b"m").map(Result::unwrap).collect();
+    let [(_, extent)] = &runs[..] else { panic!("{runs:?}") };
+    let entries = u64::from_be_bytes(extent[8 + 4 * 8..][..8].try_into().unwrap());
+    // Each record is found by its version, its command, its package and its init key.
+    assert_eq!(entries, 4 * 8 * SMALL.seal_records + 1);
+}
+
+#[test]
 fn what_is_read_while_runs_are_merged_is_right() {
     let (memory, dir) = (MemoryLog::default(), TempDir::new().unwrap());
     let log = open(dir.path());
@@ -287,27 +301,53 @@ fn a_missing_run_is_made_anew() {
     }
 }
 
-#[test]
-fn a_piece_of_a_run_that_begins_with_another_entry_is_never_served() {
-    let dir = TempDir::new().unwrap();
-    fill(&open(dir.path()), 100);
-    let database = open_sled(dir.path());
+/// Alters the entries in each piece of an index, whose checks are right.
+fn alter_entries(log: &Path, alter: impl Fn(&mut Vec<[u8; 31]>)) {
+    let database = open_sled(log);
     for (key, value) in database.scan_prefix(b"c").map(Result::unwrap) {
-        // The first entry is missing, and the check before the value is right.
-        let rest = &value[8 + 31..];
+        let mut entries = value[8..].as_chunks().0.to_vec();
+        alter(&mut entries);
+        let entries = entries.concat();
         let len = u32::try_from(key.len()).unwrap().to_be_bytes();
-        let check = blake3::Hasher::new().update(&len).update(&key).update(rest).finalize();
-        database.insert(key, [&check.as_bytes()[..8], rest].concat()).unwrap();
+        let check = blake3::Hasher::new().update(&len).update(&key).update(&entries).finalize();
+        database.insert(key, [&check.as_bytes()[..8], &entries].concat()).unwrap();
     }
-    drop(database);
+}
 
-    let log = open(dir.path());
-
+/// Checks that a log with a damaged index finds each record in the end, and never another one or none.
+fn finds_all_in_the_end(dir: &Path) {
+    let log = SledLog::open(dir, LONG_SEGMENTS).unwrap();
     for record in all(&log) {
         let found = in_the_end(|| find_command(&log, record.envelope.command, 0));
         assert_eq!(found, slice::from_ref(&record));
     }
-    assert!(dir.path().join("sled.damaged").exists());
+    assert!(dir.join("sled.damaged").exists());
+}
+
+const LONG_SEGMENTS: SledLogOptions = SledLogOptions { segment_bytes: 1 << 20, ..SMALL };
+
+#[test]
+fn a_piece_of_a_run_that_lacks_its_first_entry_is_never_served() {
+    let dir = TempDir::new().unwrap();
+    fill(&SledLog::open(dir.path(), LONG_SEGMENTS).unwrap(), 100);
+    alter_entries(dir.path(), |entries| {
+        entries.remove(0);
+    });
+    finds_all_in_the_end(dir.path());
+}
+
+#[test]
+fn an_entry_that_leads_to_another_record_is_never_served() {
+    let dir = TempDir::new().unwrap();
+    fill(&SledLog::open(dir.path(), LONG_SEGMENTS).unwrap(), 100);
+    alter_entries(dir.path(), |entries| {
+        let offsets: Vec<[u8; 4]> =
+            entries.iter().map(|entry| entry[23..27].try_into().unwrap()).collect();
+        for (entry, offset) in entries.iter_mut().zip(offsets.iter().cycle().skip(1)) {
+            entry[23..27].copy_from_slice(offset);
+        }
+    });
+    finds_all_in_the_end(dir.path());
 }
 
 /// As a log of millions of events is opened: only its end is looked at.

@@ -153,6 +153,26 @@ fn behind_a_frame_that_was_not_written_no_other_is_published() {
 }
 
 #[test]
+fn batches_share_a_frame_as_long_as_their_records_have_room_in_it() {
+    let engine = MemoryStream::with_seed(1);
+    let node = Node::new(&engine, StreamFaults::Never);
+    let append = |version, payload_lens: [usize; 2]| {
+        let batches = ["ann", "bob"].into_iter().zip(payload_lens).map(|(name, payload_len)| {
+            batch(name, version, vec![uploaded(version + 1, payload_len)])
+        });
+        let answers = append_at_head(&node.log, &batches.collect::<Vec<_>>());
+        assert!(answers.iter().all(Result::is_ok));
+        engine.frames().len()
+    };
+    assert_eq!(append(0, [1000, 1000]), 1);
+    // Before the records stand the format, the hash of the frame before and the first position.
+    let besides = (engine.frames()[0].len() - (1 + 32 + 8)) / 2 - 1000;
+    let half = FRAME_BYTES_MAX / 2 - besides;
+    assert_eq!(append(1, [half, half]), 2, "one more");
+    assert_eq!(append(2, [half, half + 1]), 4, "two more");
+}
+
+#[test]
 fn the_longest_frame_is_twice_as_long_as_the_records_of_several_batches_may_be() {
     let engine = MemoryStream::with_seed(1);
     let node = Node::new(&engine, StreamFaults::Never);
