@@ -87,6 +87,8 @@ fn a_backup_of_an_empty_log_is_an_empty_log() {
     let log = open(&dir.path().join("data"));
     let made = log.backup(&dir.path().join("backup"), &[], &|| true).unwrap();
     assert_eq!(made, BackupReport { last_seq: 0, bytes: 4096 });
+    let acknowledged = fs::read(dir.path().join("backup/journal/acknowledged")).unwrap();
+    assert_eq!(acknowledged, [0; 1024], "nothing was acknowledged");
     assert_eq!(restored(&dir.path().join("backup")), []);
 }
 
