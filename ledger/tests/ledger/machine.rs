@@ -21,9 +21,12 @@ use rustix::{
 };
 use tempfile::TempDir;
 
-use super::support::{
-    SMALL, all, command, fill, in_the_end, open, package, read_journal, segments, stream,
-    try_append,
+use super::{
+    support::{
+        SMALL, all, command, fill, in_the_end, open, package, read_journal, segments, stream,
+        try_append,
+    },
+    traces::traced,
 };
 
 /// Tells a child process of this test binary where its log is.
@@ -98,9 +101,14 @@ fn child_without_descriptors() {
     // What is open stays open: the next descriptor has a number above the limit.
     limit(Resource::Nofile, Some(n_open.min(16)));
 
-    let refused = until_refused(&log);
+    let lines = traced(|| {
+        let refused = until_refused(&log);
+        assert!(matches!(refused, AppendError::NotWritten(_)), "{refused}");
+        try_append(&log, 40).unwrap_err();
+    });
 
-    assert!(matches!(refused, AppendError::NotWritten(_)), "{refused}");
+    let told = lines.iter().filter(|line| line.contains("the log refuses events for now"));
+    assert_eq!(told.count(), 1, "{lines:?}");
     let LogHealth::Refusing { why } = log.health() else { panic!("{:?}", log.health()) };
     assert!(why.contains("Too many open files"), "{why}");
     let records = all(&log);
