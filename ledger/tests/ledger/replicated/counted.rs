@@ -11,20 +11,29 @@ use std::{
 };
 
 use keypool_ledger::{
-    AppendError, Clock, EventLog, FRAME_BYTES_MAX, LogHead, PublishOutcome, ReplicatedLog,
-    ReplicatedLogOptions, Replication, ReplicationError, StreamFrame, StreamStatus, SystemClock,
-    log::append_at_head,
+    AppendError, Clock, EventLog, FRAME_BYTES_MAX, LogHead, PublishOutcome, ReplicaHealth,
+    ReplicatedLog, ReplicatedLogOptions, Replication, ReplicationError, StreamFrame, StreamStatus,
+    SystemClock, log::append_at_head,
 };
 use tempfile::TempDir;
 
 use super::{IMPATIENT, MemoryStream, MemoryStreamConnection, Node, OPTIONS, StreamFaults};
-use crate::ledger::support::{batch, in_the_end, open, uploaded};
+use crate::ledger::support::{all, batch, in_the_end, open, uploaded};
 
 /// A connection that counts.
 struct Counting {
     connection: Arc<MemoryStreamConnection>,
     published: AtomicU64,
     asked: AtomicU64,
+    /// Questions that were answered with frames.
+    delivered: AtomicU64,
+}
+
+impl Counting {
+    fn over(connection: Arc<MemoryStreamConnection>) -> Arc<Self> {
+        let none = || AtomicU64::new(0);
+        Arc::new(Self { connection, published: none(), asked: none(), delivered: none() })
+    }
 }
 
 impl Replication for Counting {
@@ -40,7 +49,9 @@ impl Replication for Counting {
         wait: Duration,
     ) -> Result<Vec<StreamFrame>, ReplicationError> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        self.connection.frames(after, bytes_max, wait)
+        let frames = self.connection.frames(after, bytes_max, wait)?;
+        self.delivered.fetch_add(u64::from(!frames.is_empty()), Ordering::SeqCst);
+        Ok(frames)
     }
 
     fn last(&self) -> Result<u64, ReplicationError> {
@@ -54,12 +65,10 @@ impl Replication for Counting {
 
 fn joined(
     dir: &TempDir,
-    faults: StreamFaults,
+    connection: Arc<MemoryStreamConnection>,
     options: ReplicatedLogOptions,
 ) -> (ReplicatedLog, Arc<Counting>) {
-    let connection = MemoryStream::with_seed(1).connect(faults);
-    let counting =
-        Arc::new(Counting { connection, published: AtomicU64::new(0), asked: AtomicU64::new(0) });
+    let counting = Counting::over(connection);
     let (local, replication) = (Arc::new(open(dir.path())), Arc::clone(&counting));
     (ReplicatedLog::open(local, replication, options, &|_, _| true).unwrap(), counting)
 }
@@ -68,7 +77,8 @@ fn joined(
 fn an_append_without_an_answer_waits_for_its_frame_and_is_published_once() {
     let dir = TempDir::new().unwrap();
     let options = ReplicatedLogOptions { frame_wait: Duration::from_mins(10), ..OPTIONS };
-    let (log, counting) = joined(&dir, StreamFaults::WrittenUnanswered, options);
+    let (log, counting) =
+        joined(&dir, MemoryStream::with_seed(1).connect(StreamFaults::WrittenUnanswered), options);
     let (tell, told) = channel();
     thread::spawn(move || {
         let answer = append_at_head(&log, &[batch("ann", 0, vec![uploaded(1, 40)])]).pop();
@@ -82,7 +92,8 @@ fn an_append_without_an_answer_waits_for_its_frame_and_is_published_once() {
 #[test]
 fn a_server_rests_between_questions_that_have_no_answer() {
     let dir = TempDir::new().unwrap();
-    let (log, counting) = joined(&dir, StreamFaults::Never, OPTIONS);
+    let (log, counting) =
+        joined(&dir, MemoryStream::with_seed(1).connect(StreamFaults::Never), OPTIONS);
     counting.connection.cut(true);
     let asked = || counting.asked.load(Ordering::SeqCst);
     let (before, begun) = (asked(), SystemClock.monotonic());
@@ -109,20 +120,37 @@ fn a_server_asks_at_once_for_the_next_frame_while_frames_come() {
 }
 
 #[test]
-fn a_hole_is_asked_for_several_times_with_rests_before_it_counts() {
+fn a_hole_is_asked_for_six_times_with_rests_before_it_counts() {
     let engine = MemoryStream::with_seed(1);
-    let [a, b] = [Node::new(&engine, StreamFaults::Never), Node::new(&engine, StreamFaults::Never)];
-    b.connection.cut(true);
+    let (a, dir) = (Node::new(&engine, StreamFaults::Never), TempDir::new().unwrap());
+    let (log, counting) = joined(&dir, engine.connect(StreamFaults::Never), OPTIONS);
+    counting.connection.cut(true);
     for n in 1..=3 {
         a.append(n).unwrap();
     }
     engine.tamper(|frames| drop(frames.remove(0)));
     let begun = SystemClock.monotonic();
-    b.connection.cut(false);
-    let why = b.contradiction();
+    counting.connection.cut(false);
+    let why = in_the_end(|| match log.health() {
+        ReplicaHealth::Contradicted { why } => Ok(why),
+        health => Err(format!("{health:?}")),
+    });
     let passed = SystemClock.monotonic().saturating_sub(begun);
     assert!(why.contains("has frame 2 where frame 1 should be"), "{why}");
+    assert_eq!(counting.delivered.load(Ordering::SeqCst), 6);
     assert!(Duration::from_millis(900) <= passed, "{passed:?}");
+}
+
+#[test]
+fn a_server_that_joins_is_given_many_frames_with_one_question() {
+    let engine = MemoryStream::with_seed(1);
+    let (a, dir) = (Node::new(&engine, StreamFaults::Never), TempDir::new().unwrap());
+    for n in 1..=3 {
+        a.append(n).unwrap();
+    }
+    let (log, counting) = joined(&dir, engine.connect(StreamFaults::Never), OPTIONS);
+    assert_eq!(all(&log).len(), 3);
+    assert_eq!(counting.delivered.load(Ordering::SeqCst), 1);
 }
 
 #[test]
@@ -145,7 +173,8 @@ fn batches_without_events_are_taken_and_publish_nothing() {
 fn behind_a_frame_that_was_not_written_no_other_is_published() {
     let dir = TempDir::new().unwrap();
     let options = ReplicatedLogOptions { append_patience: Duration::ZERO, ..OPTIONS };
-    let (log, counting) = joined(&dir, StreamFaults::Swallowed, options);
+    let (log, counting) =
+        joined(&dir, MemoryStream::with_seed(1).connect(StreamFaults::Swallowed), options);
     let large = |n: u64| batch(&format!("p{n}"), 0, vec![uploaded(n, FRAME_BYTES_MAX)]);
     let answers = log.append(LogHead::default(), vec![large(1), large(2), large(3)]);
     assert!(answers.iter().all(|answer| matches!(answer, Err(AppendError::InDoubt(_)))));
