@@ -12,7 +12,7 @@ use std::{
 
 use keypool_ledger::{
     AppendError, BackupError, CopiedFile, EventLog, LogHealth, OpenError, PruneReport, ReadError,
-    Record, SledLog, SledLogOptions,
+    Record, SledLog, SledLogOptions, SnapshotStore,
     log::{find_command, find_package},
 };
 use rustix::{
@@ -305,6 +305,8 @@ mod small_disk {
         let LogHealth::Refusing { why } = log.health() else { panic!("{:?}", log.health()) };
         assert!(why.contains("No space left on device"), "{why}");
         assert!(log.free_space().unwrap().free < 1 << 20);
+        let refused = log.put(Vec::new()).unwrap_err();
+        assert!(matches!(refused, ReadError::Unavailable(_)), "no snapshot is taken: {refused}");
         let records = all(&log);
         serves(&log, &records);
         disk.free();

@@ -15,7 +15,7 @@ use tracing::{
     subscriber::with_default,
 };
 
-use super::support::open;
+use super::support::{fill, open};
 
 /// Keeps the lines of the trace.
 #[derive(Clone, Default)]
@@ -75,4 +75,21 @@ fn a_directory_that_others_may_enter_is_told_with_its_mode() {
         let with_mode = |line: &&String| line.contains(&format!("mode=\"{mode:o}\""));
         assert!(told.iter().all(with_mode), "{mode:o}: {told:?}");
     }
+}
+
+#[test]
+fn a_journal_with_records_and_no_note_of_them_is_told() {
+    let dir = TempDir::new().unwrap();
+    let note = dir.path().join("journal/acknowledged");
+    let told_at_an_open = || {
+        let lines = traced(|| drop(open(dir.path())));
+        lines.iter().filter(|line| line.contains("not its note of what was acknowledged")).count()
+    };
+    assert_eq!(told_at_an_open(), 0, "a new log has nothing to note");
+    fs::remove_file(&note).unwrap();
+    assert_eq!(told_at_an_open(), 0, "nor has one without records");
+    fill(&open(dir.path()), 3);
+    assert_eq!(told_at_an_open(), 0);
+    fs::remove_file(&note).unwrap();
+    assert_eq!(told_at_an_open(), 1);
 }

@@ -203,3 +203,19 @@ pub(super) fn keys_of(
     let fingerprints = found_by.map(|key| key.map(|key| fingerprints.of(key)));
     fingerprints.into_iter().flatten()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_keeps_the_first_bits_of_the_hash_and_none_behind_them() {
+        let of = |bits| Fingerprints::new([7; 32], bits).of(IndexKey::Head(&StreamId::Server));
+        let whole = of(Fingerprints::BITS);
+        assert_eq!(whole.first(), Some(&HEAD_KIND));
+        assert_eq!(of(12)[..2], whole[..2]);
+        assert_eq!(of(12)[2], whole[2] & 0xf0);
+        assert_eq!(of(12)[3..], [0; 14]);
+        assert_eq!(of(0)[1..], [0; 16]);
+    }
+}
