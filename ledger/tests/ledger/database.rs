@@ -105,6 +105,14 @@ fn a_database_that_failed_a_reader_and_is_gone_is_built_anew() {
 }
 
 #[test]
+fn a_database_that_has_lost_the_number_of_its_layout_serves_what_it_holds() {
+    let (dir, records) = filled(30);
+    open_sled(dir.path()).remove(b"l").unwrap();
+
+    serves(dir.path(), &records);
+}
+
+#[test]
 fn a_database_of_fingerprints_with_another_length_is_built_anew() {
     let (dir, mut records) = filled(30);
     for fingerprint_bits in [16, 128] {

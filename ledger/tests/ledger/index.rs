@@ -125,6 +125,18 @@ fn memory_knows_the_positions_of_what_came_last() {
 }
 
 #[test]
+fn the_ends_of_several_histories_that_were_looked_up_stay_in_memory() {
+    let dir = TempDir::new().unwrap();
+    let log = open(dir.path());
+    fill(&log, 5);
+    for name in ["bob", "cat"] {
+        assert!(!log.has_head(&stream(name)));
+        assert_eq!(log.stream_head(&stream(name)).unwrap().version, 0);
+    }
+    assert!(["ann", "bob", "cat"].iter().all(|name| log.has_head(&stream(name))));
+}
+
+#[test]
 fn a_history_is_read_in_pieces_of_any_length() {
     let dir = TempDir::new().unwrap();
     let log = open(dir.path());

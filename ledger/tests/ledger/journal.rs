@@ -431,6 +431,8 @@ fn the_older_slot_of_the_note_is_written_and_the_newer_one_stays() {
         fill(&open(dir.path()), 1);
         assert_eq!(slots(), expected);
     }
+    fill(&open(dir.path()), 3);
+    assert_eq!(slots(), (7, 8), "in one process too");
 }
 
 #[test]
