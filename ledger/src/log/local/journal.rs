@@ -418,9 +418,12 @@ pub(super) fn new_key() -> JournalKey {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tempfile::TempDir;
 
     use super::*;
+    use crate::time::Patience;
 
     #[test]
     fn events_are_taken_again_when_the_next_segment_is_made_and_not_before() {
@@ -437,7 +440,9 @@ mod tests {
         journal.recover();
         assert!(matches!(journal.health().get(), LogHealth::Refusing { .. }));
         journal.spare = Spare::begin(dir.path(), 4096);
+        let patience = Patience::of(Duration::from_mins(1));
         while !journal.spare.is_ready() {
+            assert!(!patience.is_over(), "the next segment is not made");
             std::thread::yield_now();
         }
         journal.recover();
