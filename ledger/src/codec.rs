@@ -86,12 +86,8 @@ pub fn decode(bytes: &[u8]) -> Result<EventEnvelope, DecodeError> {
     if let Some(envelope) = decode_whole(body) {
         return Ok(EventEnvelope { schema, ..envelope });
     }
-    let envelope: EventEnvelope =
-        rmp_serde::from_read(&mut body).map_err(DecodeError::Malformed)?;
-    if !body.is_empty() {
-        return Err(DecodeError::Trailing(body.len()));
-    }
-    Ok(EventEnvelope { schema, ..envelope })
+    rmp_serde::from_read::<_, EventEnvelope>(&mut body).map_err(DecodeError::Malformed)?;
+    Err(DecodeError::Trailing(body.len()))
 }
 
 /// The envelope that fills some bytes to the last; `None` if none does.

@@ -29,4 +29,5 @@ mod ledger {
     mod support;
     mod tidy;
     mod time;
+    mod traces;
 }

@@ -480,6 +480,6 @@ impl Drop for ReplicatedLog {
 
 impl fmt::Debug for ReplicatedLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReplicatedLog").field("replica", &self.replica).finish_non_exhaustive()
+        f.debug_struct("ReplicatedLog").field("local", self.local()).finish_non_exhaustive()
     }
 }

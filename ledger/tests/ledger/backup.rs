@@ -87,6 +87,8 @@ fn a_backup_of_an_empty_log_is_an_empty_log() {
     let log = open(&dir.path().join("data"));
     let made = log.backup(&dir.path().join("backup"), &[], &|| true).unwrap();
     assert_eq!(made, BackupReport { last_seq: 0, bytes: 4096 });
+    let acknowledged = fs::read(dir.path().join("backup/journal/acknowledged")).unwrap();
+    assert_eq!(acknowledged, [0; 1024], "nothing was acknowledged");
     assert_eq!(restored(&dir.path().join("backup")), []);
 }
 
@@ -156,6 +158,11 @@ fn no_backup_is_made_where_something_is_or_in_the_log_itself() {
         refusal(log.backup(&data.join("journal/backup"), &[], &|| true))
             .contains("choose one outside")
     );
+    let beside_the_manifest = Path::new("src");
+    assert!(refusal(log.backup(beside_the_manifest, &[], &|| true)).contains("it is not empty"));
+    let too_long = dir.path().join("n".repeat(300));
+    let refused = log.backup(&too_long, &[], &|| true).unwrap_err();
+    assert!(matches!(&refused, BackupError::Io { path, .. } if *path == too_long), "{refused:?}");
     let missing = dir.path().join("no/such");
     assert!(refusal(log.backup(&missing, &[], &|| true)).contains("make it first"));
     assert!(

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use data_encoding::HEXLOWER;
 use insta::{assert_json_snapshot, assert_snapshot};
 use keypool_ledger::{
-    CommandId, Event, EventEnvelope, Hash, Timestamp,
+    CommandId, Event, EventEnvelope, Hash, PoolId, StreamId, SubjectId, Timestamp,
     codec::{self, DecodeError},
 };
 use quickcheck::{Arbitrary, Gen, quickcheck};
@@ -85,6 +85,44 @@ fn a_record_of_a_newer_schema_says_so() {
     bytes[..2].copy_from_slice(&[0, 0]);
     let err = codec::decode(&bytes).unwrap_err();
     assert_snapshot!(err, @"the record has schema 0, which never existed");
+}
+
+#[test]
+fn the_schema_of_a_record_is_that_of_the_names_in_it() {
+    let id = SubjectId::from_bytes([7; 16]);
+    let named: PoolId = "bob/main".parse().unwrap();
+    let group = StreamId::Group("Zw==".parse().unwrap());
+    let suspended = |user: &str| Event::UserSuspended { user: user.to_owned(), reason: None };
+    let made = |creator: PoolId| Event::GroupMade { creator };
+    for (stream, event) in [
+        (&StreamId::Server, suspended("bob")),
+        (&group, made(named.clone())),
+        (&StreamId::Pool(named.clone()), made(named.clone())),
+        (&StreamId::Mailbox(named.clone()), made(named.clone())),
+    ] {
+        assert_eq!(codec::schema_of(stream, &event), codec::SCHEMA, "{stream} {event:?}");
+    }
+    for (stream, event) in [
+        (&StreamId::Server, suspended(&id.to_string())),
+        (&group, made(id.device(2))),
+        (&StreamId::Pool(id.device(2)), made(named.clone())),
+        (&StreamId::Mailbox(id.device(2)), made(named)),
+        (&StreamId::Names(id), Event::UserErased {}),
+    ] {
+        assert_eq!(
+            codec::schema_of(stream, &event),
+            codec::SCHEMA_PSEUDONYMS,
+            "{stream} {event:?}"
+        );
+    }
+}
+
+#[test]
+fn a_value_of_another_type_is_told_from_an_identifier() {
+    let text = serde_json::from_str::<PoolId>("5").unwrap_err().to_string();
+    assert!(text.contains("invalid type: integer `5`, expected text"), "{text}");
+    let bytes = rmp_serde::from_slice::<Hash>(&[5]).unwrap_err().to_string();
+    assert!(bytes.contains("invalid type: integer `5`, expected bytes"), "{bytes}");
 }
 
 #[test]

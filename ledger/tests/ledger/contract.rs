@@ -138,6 +138,14 @@ fn a_record_is_read_by_its_position_and_found_by_its_init_key() {
     assert!(!knows("ann", 3) && !knows("bob", 1));
 }
 
+#[test]
+fn a_store_that_keeps_nothing_takes_every_snapshot_and_has_none() {
+    let snapshot = Snapshot { name: b"pool/a".to_vec(), bytes: b"1".to_vec() };
+    NoSnapshots.put(vec![snapshot]).unwrap();
+    assert_eq!(NoSnapshots.get(b"pool/a").unwrap(), None);
+    assert_eq!(NoSnapshots.list(b"", None, 9).unwrap(), []);
+}
+
 /// Checks that a store keeps the snapshots it is given: a store that may lose them is none of these.
 fn keeps_snapshots(store: &impl SnapshotStore) {
     let snapshot = |name: &str, bytes: &[u8]| Snapshot { name: name.into(), bytes: bytes.into() };

@@ -1,15 +1,16 @@
 //! The database beneath a log may be lost, damaged, old or another's: the journal makes it good.
 
-use std::{fs, path::Path, slice};
+use std::{fs, path::Path, slice, thread};
 
 use keypool_ledger::{
-    EventLog, OpenError, ReadError, Record,
+    EventLog, LogHealth, OpenError, ReadError, Record, SledLog, SledLogOptions,
     log::{append_at_head, find_command, find_package, read_record},
 };
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tempfile::TempDir;
 
 use super::support::{
-    all, batch, command, copy, fill, in_the_end, open, open_sled, package, refusal, stream,
+    SMALL, all, batch, command, copy, fill, in_the_end, open, open_sled, package, refusal, stream,
     try_append, uploaded,
 };
 
@@ -95,15 +96,69 @@ fn a_database_that_failed_a_reader_is_built_anew() {
 }
 
 #[test]
+fn a_database_that_failed_a_reader_and_is_gone_is_built_anew() {
+    let (dir, records) = filled(5);
+    fs::write(dir.path().join("sled.distrusted"), []).unwrap();
+    fs::remove_dir_all(dir.path().join("sled")).unwrap();
+
+    serves(dir.path(), &records);
+}
+
+#[test]
+fn a_database_that_has_lost_the_number_of_its_layout_serves_what_it_holds() {
+    let (dir, records) = filled(30);
+    open_sled(dir.path()).remove(b"l").unwrap();
+
+    serves(dir.path(), &records);
+}
+
+#[test]
+fn a_database_of_fingerprints_with_another_length_is_built_anew() {
+    let (dir, mut records) = filled(30);
+    for fingerprint_bits in [16, 128] {
+        let log = SledLog::open(dir.path(), SledLogOptions { fingerprint_bits, ..SMALL }).unwrap();
+        for record in &records {
+            let found = find_command(&log, record.envelope.command, 0).unwrap();
+            assert_eq!(found, slice::from_ref(record));
+        }
+        assert!(!dir.path().join("sled.damaged").exists(), "nothing of it was damaged");
+        try_append(&log, 40).unwrap();
+        records = all(&log);
+    }
+    drop(records);
+}
+
+/// Alters every value of the index in a closed log.
+fn alter_the_index(dir: &Path) {
+    let database = open_sled(dir);
+    for (key, mut value) in database.scan_prefix(b"c").map(Result::unwrap) {
+        *value.last_mut().unwrap() ^= 1;
+        database.insert(key, value).unwrap();
+    }
+}
+
+#[test]
+fn a_disk_that_refuses_another_index_keeps_no_log_from_taking_events() {
+    let (dir, records) = filled(30);
+    alter_the_index(dir.path());
+    let log = open(dir.path());
+    // The log probes the disk with this file: the write waits for a reader, and fails when that is gone.
+    let probe = dir.path().join("probe.new");
+    mknodat(CWD, &probe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+
+    find_command(&log, command(3), 0).unwrap_err();
+    drop(fs::File::open(&probe).unwrap());
+
+    let found = in_the_end(|| find_command(&log, command(3), 0));
+    assert_eq!(found, slice::from_ref(&records[2]), "it is tried again");
+    assert_eq!(log.health(), LogHealth::Writable);
+    assert_eq!(try_append(&log, 40).unwrap(), 31);
+}
+
+#[test]
 fn an_altered_value_is_never_served() {
     let (dir, records) = filled(30);
-    let database = open_sled(dir.path());
-    for (key, value) in database.scan_prefix(b"c").map(Result::unwrap) {
-        let mut altered = value.to_vec();
-        *altered.last_mut().unwrap() ^= 1;
-        database.insert(key, altered).unwrap();
-    }
-    drop(database);
+    alter_the_index(dir.path());
 
     let log = open(dir.path());
     let read = find_command(&log, command(3), 0);
@@ -162,20 +217,57 @@ fn an_older_journal_is_refused() {
 
 #[test]
 fn a_database_of_another_history_is_built_anew() {
-    let (dir, _) = filled(10);
     let other = TempDir::new().unwrap();
-    let log = open(other.path());
-    for n in 0..20 {
-        append_at_head(&log, &[batch("bob", n, vec![uploaded(n + 1, 7)])]).pop().unwrap().unwrap();
+    // The other log is shorter than this one, and then longer.
+    for n_events in [20, 40] {
+        let (dir, records) = filled(30);
+        let log = open(other.path());
+        for n in log.head().unwrap().seq..n_events {
+            let call = [batch("bob", n, vec![uploaded(n + 1, 7)])];
+            append_at_head(&log, &call).pop().unwrap().unwrap();
+        }
+        drop(log);
+        fs::remove_dir_all(dir.path().join("sled")).unwrap();
+        copy(&other.path().join("sled"), &dir.path().join("sled"));
+
+        serves(dir.path(), &records);
+        assert_eq!(open(dir.path()).read_stream(&stream("bob"), 0, 9).unwrap(), []);
     }
-    drop(log);
+}
+
+#[test]
+fn a_database_of_a_copy_that_has_parted_from_the_log_is_built_anew() {
+    let (dir, parted) = (filled(10).0, TempDir::new().unwrap());
+    copy(dir.path(), parted.path());
     fill(&open(dir.path()), 20);
     let records = all(&open(dir.path()));
+    let log = open(parted.path());
+    for n in 10..30 {
+        append_at_head(&log, &[batch("ann", n, vec![uploaded(n + 100, 40)])])
+            .pop()
+            .unwrap()
+            .unwrap();
+    }
+    drop(log);
     fs::remove_dir_all(dir.path().join("sled")).unwrap();
-    copy(&other.path().join("sled"), &dir.path().join("sled"));
+    copy(&parted.path().join("sled"), &dir.path().join("sled"));
 
     serves(dir.path(), &records);
-    assert_eq!(open(dir.path()).read_stream(&stream("bob"), 0, 9).unwrap(), []);
+}
+
+#[test]
+fn a_log_waits_for_a_database_that_is_still_being_closed() {
+    let (dir, records) = filled(5);
+    let closing = open_sled(dir.path());
+    // An open removes this file just before it asks for the database's lock.
+    let unfinished = dir.path().join("sled/snap.0000000000000123.generating");
+    fs::write(&unfinished, [1; 50]).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| serves(dir.path(), &records));
+        in_the_end(|| if unfinished.exists() { Err("it does not open yet") } else { Ok(()) });
+        drop(closing);
+    });
+    assert!(!dir.path().join("sled.damaged").exists(), "the same database was used");
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::{fs, path::Path};
 
-use keypool_ledger::{Hash, OpenError};
+use keypool_ledger::{
+    BackupError, Hash, JournalWriter, JournalWriterOptions, OpenError, Record, restore_backup,
+};
 use tempfile::TempDir;
 
 use super::support::{all, fill, open, read_journal, refusal, segments};
@@ -143,4 +145,49 @@ fn a_mark_of_a_frame_in_a_torn_tail_is_no_frame() {
     put(dir.path(), &torn);
     assert_eq!(all(&open(dir.path())).len(), 1);
     assert!(fs::read(&segments(dir.path())[0]).unwrap() == whole, "the tail is cut");
+}
+
+/// Writes a journal of some records, with positions and frames as they must be.
+fn written(dir: &Path, records: impl IntoIterator<Item = Record>) {
+    let options = JournalWriterOptions { segment_bytes: 4096, key: None };
+    let mut writer = JournalWriter::create(dir, options).unwrap();
+    for (seq, record) in (1..).zip(records) {
+        writer.append(&[Record { seq, ..record }]).unwrap();
+    }
+}
+
+#[test]
+fn a_copy_of_a_history_that_is_not_whole_is_refused_although_its_frames_are_right() {
+    let (dir, from) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    fill(&open(from.path()), 3);
+    let [first, second, third] = all(&open(from.path())).try_into().unwrap();
+    let paid = Record { payload: b"another payload".to_vec(), ..second.clone() };
+    let refused = |name: &str, records: [&Record; 3]| {
+        let data = dir.path().join(name);
+        written(&data, records.map(Record::clone));
+        let refused = restore_backup(&data, &dir.path().join("copy"), &[]).unwrap_err();
+        let BackupError::Log(OpenError::Damaged { what, .. }) = refused else {
+            panic!("{refused}")
+        };
+        what
+    };
+    let payload = "record 2: its payload has another digest than its envelope says";
+    assert_eq!(refused("payload", [&first, &paid, &third]), payload);
+    let follows = "it does not follow the record before it in its history";
+    assert_eq!(refused("missing", [&first, &third, &second]), format!("record 2: {follows}"));
+    assert_eq!(refused("twice", [&first, &second, &second]), format!("record 3: {follows}"));
+}
+
+#[test]
+fn a_second_record_with_the_version_of_the_last_one_is_a_contradiction() {
+    let (dir, from) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    fill(&open(from.path()), 2);
+    let [first, second] = all(&open(from.path())).try_into().unwrap();
+    let data = dir.path().join("data");
+    written(&data, [first, second.clone(), second]);
+    let refused = refusal(&data);
+    assert!(
+        matches!(refused, OpenError::Contradiction { version: 2, seq: 3, .. }),
+        "{refused}: {refused:?}"
+    );
 }

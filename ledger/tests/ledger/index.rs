@@ -1,6 +1,7 @@
 //! The index beneath a log: runs that are sealed and merged behind what is appended and read.
 
 use std::{
+    cell::Cell,
     collections::BTreeSet,
     fs,
     path::Path,
@@ -124,6 +125,18 @@ fn memory_knows_the_positions_of_what_came_last() {
 }
 
 #[test]
+fn the_ends_of_several_histories_that_were_looked_up_stay_in_memory() {
+    let dir = TempDir::new().unwrap();
+    let log = open(dir.path());
+    fill(&log, 5);
+    for name in ["bob", "cat"] {
+        assert!(!log.has_head(&stream(name)));
+        assert_eq!(log.stream_head(&stream(name)).unwrap().version, 0);
+    }
+    assert!(["ann", "bob", "cat"].iter().all(|name| log.has_head(&stream(name))));
+}
+
+#[test]
 fn a_history_is_read_in_pieces_of_any_length() {
     let dir = TempDir::new().unwrap();
     let log = open(dir.path());
@@ -208,6 +221,30 @@ fn records_become_a_run_when_they_are_as_many_as_one_takes() {
 }
 
 #[test]
+fn eight_runs_of_one_level_become_one_of_the_next() {
+    let dir = TempDir::new().unwrap();
+    // An index that is built anew makes a run of each eight records. 63 is 77 in base eight.
+    fill(&open(dir.path()), 63 * SMALL.seal_records);
+    fs::remove_dir_all(dir.path().join("sled")).unwrap();
+    drop(open(dir.path()));
+    assert_eq!(runs(&dir).0.len(), 7 + 7);
+}
+
+#[test]
+fn of_the_ends_of_a_history_a_merged_run_keeps_the_last() {
+    let dir = TempDir::new().unwrap();
+    fill(&open(dir.path()), 8 * SMALL.seal_records);
+    fs::remove_dir_all(dir.path().join("sled")).unwrap();
+    drop(open(dir.path()));
+    let database = open_sled(dir.path());
+    let runs: Vec<_> = database.scan_prefix(b"m").map(Result::unwrap).collect();
+    let [(_, extent)] = &runs[..] else { panic!("{runs:?}") };
+    let entries = u64::from_be_bytes(extent[8 + 4 * 8..][..8].try_into().unwrap());
+    // Each record is found by its version, its command, its package and its init key.
+    assert_eq!(entries, 4 * 8 * SMALL.seal_records + 1);
+}
+
+#[test]
 fn what_is_read_while_runs_are_merged_is_right() {
     let (memory, dir) = (MemoryLog::default(), TempDir::new().unwrap());
     let log = open(dir.path());
@@ -276,6 +313,55 @@ fn a_missing_run_is_made_anew() {
     }
 }
 
+/// Alters the entries in each piece of an index, whose checks are right.
+fn alter_entries(log: &Path, alter: impl Fn(&mut Vec<[u8; 31]>)) {
+    let database = open_sled(log);
+    for (key, value) in database.scan_prefix(b"c").map(Result::unwrap) {
+        let mut entries = value[8..].as_chunks().0.to_vec();
+        alter(&mut entries);
+        let entries = entries.concat();
+        let len = u32::try_from(key.len()).unwrap().to_be_bytes();
+        let check = blake3::Hasher::new().update(&len).update(&key).update(&entries).finalize();
+        database.insert(key, [&check.as_bytes()[..8], &entries].concat()).unwrap();
+    }
+}
+
+/// Checks that a log with a damaged index finds each record in the end, and never another one or none.
+fn finds_all_in_the_end(dir: &Path) {
+    let log = SledLog::open(dir, LONG_SEGMENTS).unwrap();
+    for record in all(&log) {
+        let found = in_the_end(|| find_command(&log, record.envelope.command, 0));
+        assert_eq!(found, slice::from_ref(&record));
+    }
+    assert!(dir.join("sled.damaged").exists());
+}
+
+const LONG_SEGMENTS: SledLogOptions = SledLogOptions { segment_bytes: 1 << 20, ..SMALL };
+
+#[test]
+fn a_piece_of_a_run_that_lacks_its_first_entry_is_never_served() {
+    let dir = TempDir::new().unwrap();
+    fill(&SledLog::open(dir.path(), LONG_SEGMENTS).unwrap(), 100);
+    alter_entries(dir.path(), |entries| {
+        entries.remove(0);
+    });
+    finds_all_in_the_end(dir.path());
+}
+
+#[test]
+fn an_entry_that_leads_to_another_record_is_never_served() {
+    let dir = TempDir::new().unwrap();
+    fill(&SledLog::open(dir.path(), LONG_SEGMENTS).unwrap(), 100);
+    alter_entries(dir.path(), |entries| {
+        let offsets: Vec<[u8; 4]> =
+            entries.iter().map(|entry| entry[23..27].try_into().unwrap()).collect();
+        for (entry, offset) in entries.iter_mut().zip(offsets.iter().cycle().skip(1)) {
+            entry[23..27].copy_from_slice(offset);
+        }
+    });
+    finds_all_in_the_end(dir.path());
+}
+
 /// As a log of millions of events is opened: only its end is looked at.
 const HURRIED: SledLogOptions = SledLogOptions { check_bytes: 4096, ..SMALL };
 
@@ -291,18 +377,18 @@ fn an_old_segment_that_is_damaged_stops_the_log() {
     let log = SledLog::open(dir.path(), HURRIED).unwrap();
 
     // The thread that finds it works behind: until it has, events are taken.
-    let mut n = 100;
-    let error = loop {
-        let events = vec![uploaded(n + 1, 40)];
-        match append_at_head(&log, &[batch("ann", n, events)]).pop().unwrap() {
-            Ok(_) => n += 1,
-            Err(error) => break error,
+    let n = Cell::new(100);
+    let error = in_the_end(|| {
+        let events = vec![uploaded(n.get() + 1, 40)];
+        match append_at_head(&log, &[batch("ann", n.get(), events)]).pop().unwrap() {
+            Ok(_) => Err(format!("record {} was taken", n.replace(n.get() + 1) + 1)),
+            Err(error) => Ok(error),
         }
-    };
+    });
     let cause = std::error::Error::source(&error).unwrap();
     let why = cause.source().unwrap().to_string();
     assert!(why.contains(path.file_name().unwrap().to_str().unwrap()), "{why}");
-    assert_eq!(log.read(n, 1).unwrap().len(), 1, "what was acknowledged is readable");
+    assert_eq!(log.read(n.get(), 1).unwrap().len(), 1, "what was acknowledged is readable");
     assert!(matches!(log.health(), LogHealth::Failed { .. }), "{:?}", log.health());
     drop(log);
     let refused = SledLog::open(dir.path(), SMALL).unwrap_err().to_string();

@@ -431,4 +431,28 @@ fn the_older_slot_of_the_note_is_written_and_the_newer_one_stays() {
         fill(&open(dir.path()), 1);
         assert_eq!(slots(), expected);
     }
+    fill(&open(dir.path()), 3);
+    assert_eq!(slots(), (7, 8), "in one process too");
+}
+
+#[test]
+fn a_record_that_an_open_has_shown_counts_as_acknowledged() {
+    let dir = TempDir::new().unwrap();
+    let note = dir.path().join("journal/acknowledged");
+    fill(&open(dir.path()), 3);
+    let older = fs::read(&note).unwrap();
+    fill(&open(dir.path()), 1);
+    // As after a power cut: the note is not forced to the disk.
+    fs::write(&note, older).unwrap();
+    assert_eq!(all(&open(dir.path())).len(), 4);
+    fs::remove_dir_all(dir.path().join("sled")).unwrap();
+    let segment = segments(dir.path()).pop().unwrap();
+    let mut bytes = fs::read(&segment).unwrap();
+    let last = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[last] ^= 1;
+    fs::write(&segment, bytes).unwrap();
+
+    let refused = refusal(dir.path());
+
+    assert!(matches!(refused, OpenError::Damaged { .. }), "{refused:?}");
 }

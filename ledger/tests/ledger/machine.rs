@@ -12,7 +12,7 @@ use std::{
 
 use keypool_ledger::{
     AppendError, BackupError, CopiedFile, EventLog, LogHealth, OpenError, PruneReport, ReadError,
-    Record, SledLog, SledLogOptions,
+    Record, SledLog, SledLogOptions, SnapshotStore,
     log::{find_command, find_package},
 };
 use rustix::{
@@ -21,19 +21,25 @@ use rustix::{
 };
 use tempfile::TempDir;
 
-use super::support::{
-    SMALL, all, command, fill, in_the_end, open, package, read_journal, segments, stream,
-    try_append,
+use super::{
+    support::{
+        SMALL, all, command, fill, in_the_end, open, package, read_journal, segments, stream,
+        try_append,
+    },
+    traces::traced,
 };
 
 /// Tells a child process of this test binary where its log is.
 const CHILD_DIR: &str = "KEYPOOL_LEDGER_TEST_MACHINE_DIR";
 
-/// Runs a test of this file in a process of its own, because it changes the limits of the process.
-fn in_a_child(test: &str) {
+/// Runs an ignored test in a process of its own, because it changes the limits of the process.
+pub(crate) fn in_a_child(test: &str) {
     let dir = TempDir::new().unwrap();
-    let ended = Command::new(env::current_exe().unwrap())
-        .args(["--exact", &format!("ledger::machine::{test}"), "--ignored", "--nocapture"])
+    // A shell can ignore the signal that goes with the limit of a file's length, for its child too.
+    let ended = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
+        .arg(env::current_exe().unwrap())
+        .args(["--exact", test, "--ignored", "--nocapture"])
         .env(CHILD_DIR, dir.path())
         .output()
         .unwrap();
@@ -41,8 +47,13 @@ fn in_a_child(test: &str) {
     assert!(ended.status.success(), "{said}");
 }
 
+/// The directory that such a test has for its log; `None` where it was not started so.
+pub(crate) fn dir_of_a_child() -> Option<PathBuf> {
+    env::var_os(CHILD_DIR).map(PathBuf::from)
+}
+
 /// Sets the soft limit of a resource; `None` for the highest.
-fn limit(resource: Resource, current: Option<u64>) {
+pub(crate) fn limit(resource: Resource, current: Option<u64>) {
     let maximum = getrlimit(resource).maximum;
     setrlimit(resource, Rlimit { current: current.or(maximum), maximum }).unwrap();
 }
@@ -77,22 +88,29 @@ fn is_writable_again(log: &SledLog) {
 
 #[test]
 fn without_descriptors_events_are_refused_and_taken_again_when_there_are_some() {
-    in_a_child("child_without_descriptors");
+    in_a_child("ledger::machine::child_without_descriptors");
 }
 
 #[test]
 #[ignore = "a part of without_descriptors_events_are_refused_and_taken_again_when_there_are_some"]
 fn child_without_descriptors() {
-    let Some(dir) = env::var_os(CHILD_DIR) else { return };
-    let log = open(Path::new(&dir));
+    let Some(dir) = dir_of_a_child() else { return };
+    let log = open(&dir);
     fill(&log, 10);
     let n_open = fs::read_dir("/proc/self/fd").unwrap().count() as u64;
     // What is open stays open: the next descriptor has a number above the limit.
     limit(Resource::Nofile, Some(n_open.min(16)));
 
-    let refused = until_refused(&log);
+    let is_told = |append: fn(&SledLog) -> AppendError| {
+        let lines = traced(|| {
+            let refused = append(&log);
+            assert!(matches!(refused, AppendError::NotWritten(_)), "{refused}");
+        });
+        lines.iter().any(|line| line.contains("the log refuses events for now"))
+    };
+    assert!(is_told(until_refused));
+    assert!(!is_told(|log| try_append(log, 40).unwrap_err()), "it was told already");
 
-    assert!(matches!(refused, AppendError::NotWritten(_)), "{refused}");
     let LogHealth::Refusing { why } = log.health() else { panic!("{:?}", log.health()) };
     assert!(why.contains("Too many open files"), "{why}");
     let records = all(&log);
@@ -106,25 +124,14 @@ fn child_without_descriptors() {
 
 #[test]
 fn after_a_failed_write_nothing_is_taken_until_the_log_is_opened_again() {
-    in_a_child("child_with_a_failed_write");
+    in_a_child("ledger::machine::child_with_a_failed_write");
 }
 
 #[test]
 #[ignore = "a part of after_a_failed_write_nothing_is_taken_until_the_log_is_opened_again"]
 fn child_with_a_failed_write() {
-    let Some(dir) = env::var_os(CHILD_DIR) else { return };
-    if env::var_os("KEYPOOL_LEDGER_TEST_NO_SIGNAL").is_none() {
-        // A shell can ignore the signal that goes with the limit, for this process and its children.
-        let again = Command::new("sh")
-            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
-            .arg(env::current_exe().unwrap())
-            .args(["--exact", "ledger::machine::child_with_a_failed_write", "--ignored"])
-            .env("KEYPOOL_LEDGER_TEST_NO_SIGNAL", "1")
-            .status();
-        assert!(again.unwrap().success());
-        return;
-    }
-    let log = open(Path::new(&dir));
+    let Some(dir) = dir_of_a_child() else { return };
+    let log = open(&dir);
     fill(&log, 3);
     limit(Resource::Fsize, Some(200));
     let first = try_append(&log, 40).unwrap_err();
@@ -144,9 +151,9 @@ fn child_with_a_failed_write() {
     let doubtful = find_command(&log, command(3), 0).unwrap_err();
     assert!(matches!(doubtful, ReadError::Unavailable(_)), "{doubtful:?}");
     assert_eq!(log.prune(&BTreeSet::from([1, 2, 3]), &|| true).unwrap(), PruneReport::default());
-    assert_eq!(segments(Path::new(&dir)).len(), 1, "no segment is begun any more");
+    assert_eq!(segments(&dir).len(), 1, "no segment is begun any more");
     drop(log);
-    assert_eq!(try_append(&open(Path::new(&dir)), 40).unwrap(), 4);
+    assert_eq!(try_append(&open(&dir), 40).unwrap(), 4);
 }
 
 /// The system's calls that write to a file, which fail for the database's files once a file says so.
@@ -298,6 +305,8 @@ mod small_disk {
         let LogHealth::Refusing { why } = log.health() else { panic!("{:?}", log.health()) };
         assert!(why.contains("No space left on device"), "{why}");
         assert!(log.free_space().unwrap().free < 1 << 20);
+        let refused = log.put(Vec::new()).unwrap_err();
+        assert!(matches!(refused, ReadError::Unavailable(_)), "no snapshot is taken: {refused}");
         let records = all(&log);
         serves(&log, &records);
         disk.free();
@@ -397,6 +406,8 @@ mod small_disk {
         let (data, ballast) = (disk.data(), disk.data().join("ballast"));
         fill(&SledLog::open(&data, WITH_BALLAST).unwrap(), 300);
         assert_eq!(fs::metadata(&ballast).unwrap().len(), 12 << 20);
+        // The number of the process that holds the lock finds no room either.
+        fs::write(data.join("lock"), []).unwrap();
         disk.fill_but(0);
         let records = read_journal(&data).unwrap();
 

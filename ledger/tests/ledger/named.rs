@@ -1,5 +1,8 @@
 //! A log that hides names is like any other for its callers, and can forget a name.
 
+mod copies;
+mod memory;
+
 use keypool_ledger::{
     AppendError, Batch, Event, EventEnvelope, EventLog, Hash, Key, MemoryLog, NAME_SALT_LEN,
     NamedLog, Names, NewEvent, PoolId, Record, StreamId, StreamWrite, SubjectId, Timestamp, codec,
@@ -196,6 +199,31 @@ fn an_event_is_another_ones_with_names_in_nothing_but_the_names() {
     let blocked = Event::UserBlocked { user: id.to_string() };
     let unblocked = Event::UserUnblocked { user: "bob".to_owned() };
     assert_eq!(blocked.with_names_of(unblocked), None);
+}
+
+#[test]
+fn a_mailbox_is_found_by_the_name_of_its_device() {
+    let log = named();
+    let mut call = batch("bob/phone", 0, vec![uploaded(1, 4), uploaded(2, 4)]);
+    let mailbox = StreamId::Mailbox(pool("bob/phone"));
+    call.writes[0].stream = mailbox.clone();
+    append(&log, call);
+    assert_eq!(log.read_stream(&mailbox, 0, 9).unwrap().len(), 2);
+    assert_eq!(log.stream_head(&mailbox).unwrap().version, 2);
+    assert_eq!(log.stream_head(&stream("bob/phone")).unwrap().version, 0, "it is no pool");
+    let beneath = all(log.inner()).pop().unwrap().envelope.stream;
+    assert!(matches!(&beneath, StreamId::Mailbox(device) if device.is_pseudonym()), "{beneath}");
+}
+
+#[test]
+fn a_user_whom_an_event_names_stands_there_under_the_pseudonym() {
+    let log = named();
+    let blocked = event(1, Event::UserBlocked { user: "cat".to_owned() });
+    let told = append(&log, batch("bob", 0, vec![blocked]));
+    assert_eq!(told[0].envelope.event, Event::UserBlocked { user: "cat".to_owned() });
+    let cat = log.user("cat").unwrap().unwrap().id();
+    let beneath = all(log.inner()).pop().unwrap().envelope.event;
+    assert_eq!(beneath, Event::UserBlocked { user: cat.to_string() });
 }
 
 #[test]

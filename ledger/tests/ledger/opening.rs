@@ -10,7 +10,8 @@ use std::{
 };
 
 use keypool_ledger::{
-    EventLog, JournalWriter, JournalWriterOptions, OpenError, SledLog, SledLogOptions, codec,
+    EventLog, JournalReader, JournalWriter, JournalWriterOptions, OpenError, SledLog,
+    SledLogOptions, codec,
 };
 use tempfile::TempDir;
 
@@ -63,6 +64,22 @@ fn a_directory_that_cannot_be_made_is_named() {
     let err = refusal(&file);
 
     assert_eq!(err.to_string(), format!("{} cannot be read or written", file.display()));
+}
+
+#[test]
+fn a_log_is_shown_by_its_directory_and_a_reader_without_its_records() {
+    let dir = TempDir::new().unwrap();
+    let log = open(dir.path());
+    assert_eq!(format!("{log:?}"), format!("SledLog {{ dir: {:?}, .. }}", dir.path()));
+    let reader = JournalReader::open(&dir.path().join("journal")).unwrap();
+    assert_eq!(format!("{reader:?}"), "JournalReader { .. }");
+}
+
+#[test]
+fn a_log_tells_the_room_on_its_disk() {
+    let dir = TempDir::new().unwrap();
+    let space = open(dir.path()).free_space().unwrap();
+    assert!(0 < space.free && space.free <= space.total, "{space:?}");
 }
 
 #[test]

@@ -121,6 +121,38 @@ fn missing_cut_and_emptied_segments_are_put_back_at_once() {
 }
 
 #[test]
+fn a_segment_that_cannot_be_read_is_put_back_and_the_reason_is_told() {
+    let kept = Kept::new();
+    let whole = files(&kept.data());
+    let segment = &segments(&kept.data())[1];
+    fs::remove_file(segment).unwrap();
+    std::os::unix::fs::symlink(segment, segment).unwrap();
+
+    let report = kept.repair().unwrap();
+
+    let [repaired] = &report.repaired[..] else { panic!("{report:?}") };
+    let expected = format!("{} cannot be read or written: ", segment.display());
+    assert!(repaired.fault.starts_with(&expected), "{}", repaired.fault);
+    assert!(files(&kept.data()) == whole);
+}
+
+#[test]
+fn a_segment_of_zeros_behind_its_header_is_put_back() {
+    let kept = Kept::new();
+    let whole = files(&kept.data());
+    let segment = &segments(&kept.data())[1];
+    let mut bytes = fs::read(segment).unwrap();
+    bytes[120..].fill(0);
+    fs::write(segment, bytes).unwrap();
+
+    let report = kept.repair().unwrap();
+
+    let [repaired] = &report.repaired[..] else { panic!("{report:?}") };
+    assert!(repaired.fault.contains("no record stands in it"), "{}", repaired.fault);
+    assert!(files(&kept.data()) == whole);
+}
+
+#[test]
 fn what_does_not_fit_is_not_put_there() {
     let kept = Kept::new();
     let data = kept.data();

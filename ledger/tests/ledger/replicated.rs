@@ -1,6 +1,7 @@
 //! A log over a replicated stream: each append that it acknowledged stands in the stream once, however the engine
 //! answers, and a stream that contradicts a server's copy is not followed.
 
+mod counted;
 mod end;
 mod outcomes;
 mod unkept;
@@ -32,7 +33,7 @@ use keypool_ledger::{
 };
 use tempfile::TempDir;
 
-use super::support::{all, batch, command, fill, open, stream, try_append, uploaded};
+use super::support::{all, batch, command, fill, in_the_end, open, stream, try_append, uploaded};
 
 /// Short waits: the stream in memory answers at once, or never.
 const OPTIONS: ReplicatedLogOptions = ReplicatedLogOptions {
@@ -105,12 +106,10 @@ impl Node {
 
     /// Waits until the stream is not followed any more, and returns the reason.
     fn contradiction(&self) -> String {
-        loop {
-            if let ReplicaHealth::Contradicted { why } = self.log.health() {
-                return why;
-            }
-            std::thread::yield_now();
-        }
+        in_the_end(|| match self.log.health() {
+            ReplicaHealth::Contradicted { why } => Ok(why),
+            health => Err(format!("{health:?}")),
+        })
     }
 }
 
@@ -156,6 +155,13 @@ fn two_servers_write_one_log() {
     assert_eq!(all(&a.log).len(), 3);
     assert_eq!(engine.frames().len(), 3, "one frame for each append");
     assert_eq!(a.log.progress(), ReplicaProgress { taken_in: 3, last: 3 });
+}
+
+#[test]
+fn a_replicated_log_is_shown_by_its_copy() {
+    let node = Node::new(&MemoryStream::with_seed(1), StreamFaults::Never);
+    let expected = format!("ReplicatedLog {{ local: {:?}, .. }}", node.log.local());
+    assert_eq!(format!("{:?}", node.log), expected);
 }
 
 #[test]
@@ -333,6 +339,8 @@ fn no_byte_of_a_frame_changes_unnoticed() {
         altered(|bytes| bytes[at] ^= 1);
     }
     altered(|bytes| bytes.truncate(len / 2));
+    let missing = altered(|bytes| bytes[33] = 3);
+    assert!(missing.contains("begins behind record 2: records are missing"), "{missing}");
     altered(Vec::clear);
     assert!(altered(|bytes| bytes[0] = 3).contains("unknown format 3; update keypool-server"));
 }

@@ -15,7 +15,7 @@ mod opening;
 
 use std::{
     collections::BTreeSet,
-    fmt, fs,
+    fs,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -361,12 +361,6 @@ impl Drop for IndexDatabase {
     fn drop(&mut self) {
         let Some(db) = self.db.take() else { return };
         close(db);
-    }
-}
-
-impl fmt::Debug for IndexDatabase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IndexDatabase").field("dir", &self.dir).finish_non_exhaustive()
     }
 }
 

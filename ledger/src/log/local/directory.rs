@@ -118,3 +118,61 @@ pub(super) fn create_private(dir: &Path) -> Result<(), OpenError> {
 pub(super) fn sync_directory(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn a_dropped_lock_is_given_up_although_a_copy_of_its_file_is_open() {
+        let dir = TempDir::new().unwrap();
+        let locked = LockedDirectory::open(dir.path()).unwrap();
+        let copy = locked.lock.try_clone().unwrap();
+        assert!(matches!(LockedDirectory::open(dir.path()), Err(OpenError::Locked { .. })));
+        drop(locked);
+        LockedDirectory::open(dir.path()).unwrap();
+        drop(copy);
+    }
+
+    #[test]
+    fn an_open_file_is_known_by_its_place_in_the_directory() {
+        let dir = TempDir::new().unwrap();
+        let (path, other) = (dir.path().join("lock"), dir.path().join("other"));
+        let file = File::create(&path).unwrap();
+        assert!(is_file_at(&file, &path));
+        fs::write(&other, []).unwrap();
+        fs::rename(&other, &path).unwrap();
+        assert!(!is_file_at(&file, &path), "another file has its name");
+        fs::remove_file(&path).unwrap();
+        assert!(!is_file_at(&file, &path));
+    }
+
+    #[test]
+    fn a_lock_file_that_takes_no_process_number_is_named() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("lock");
+        std::os::unix::fs::symlink("/dev/null", &path).unwrap();
+        let refused = LockedDirectory::open(dir.path()).unwrap_err();
+        assert!(matches!(&refused, OpenError::Io { path: named, .. } if *named == path));
+    }
+
+    #[test]
+    fn a_directory_that_is_gone_cannot_be_forced_to_the_disk() {
+        let dir = TempDir::new().unwrap();
+        sync_directory(dir.path()).unwrap();
+        let error = sync_directory(&dir.path().join("gone")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_read_lock_needs_no_lock_file_and_refuses_a_directory_that_cannot_be_read() {
+        let dir = TempDir::new().unwrap();
+        ReadLock::take(dir.path()).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is written");
+        let file = dir.path().join("file");
+        fs::write(&file, []).unwrap();
+        assert!(matches!(ReadLock::take(&file), Err(OpenError::Io { .. })));
+    }
+}

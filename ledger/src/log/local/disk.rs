@@ -134,3 +134,88 @@ fn fill(file: &File, len: u64) -> io::Result<()> {
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const LEN: u64 = 64 << 10;
+
+    fn ballast_len(dir: &TempDir) -> Option<u64> {
+        fs::metadata(dir.path().join(BALLAST)).ok().map(|found| found.len())
+    }
+
+    #[test]
+    fn the_ballast_is_made_once_changed_with_its_option_and_removed_without_it() {
+        let dir = TempDir::new().unwrap();
+        let keep = |bytes| Ballast::of(dir.path(), bytes).keep().unwrap();
+        keep(0);
+        assert_eq!(ballast_len(&dir), None);
+        for bytes in [LEN, LEN, 2 * LEN, LEN] {
+            keep(bytes);
+            assert_eq!(ballast_len(&dir), Some(bytes));
+        }
+        keep(0);
+        assert_eq!(ballast_len(&dir), None);
+        keep(u64::MAX / 2);
+        assert_eq!(ballast_len(&dir), None, "the disk has no room for it twice");
+    }
+
+    #[test]
+    fn the_ballast_is_given_up_below_the_room_that_an_open_needs_and_only_then() {
+        let dir = TempDir::new().unwrap();
+        let ballast = Ballast::of(dir.path(), LEN);
+        ballast.give_up_below(u64::MAX);
+        ballast.keep().unwrap();
+        ballast.give_up_below(0);
+        assert_eq!(ballast_len(&dir), Some(LEN), "there is room");
+        ballast.give_up_below(u64::MAX);
+        assert_eq!(ballast_len(&dir), None);
+    }
+
+    #[test]
+    fn a_reserved_file_has_its_length_and_a_file_that_has_it_stays_as_it_is() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("file");
+        reserve(&File::create(&path).unwrap(), LEN).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), LEN);
+        for len in [5, 9] {
+            fs::write(&path, b"bytes").unwrap();
+            let file = File::options().write(true).open(&path).unwrap();
+            fill(&file, len).unwrap();
+            let found = fs::read(&path).unwrap();
+            assert_eq!((found.len() as u64, &found[..5]), (len, b"bytes".as_slice()));
+        }
+        let file = File::options().write(true).open(&path).unwrap();
+        fill(&file, 2).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"bytes\0\0\0\0", "a longer file keeps its bytes");
+    }
+
+    #[test]
+    fn a_probe_tells_whether_a_directory_can_be_written_to_and_leaves_nothing() {
+        let dir = TempDir::new().unwrap();
+        probe(dir.path()).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        let missing = dir.path().join("missing");
+        assert!(matches!(probe(&missing), Err(OpenError::Io { .. })));
+    }
+
+    #[test]
+    fn an_error_is_a_full_disk_only_if_the_disk_is_full() {
+        let dir = TempDir::new().unwrap();
+        let named = |dir: &Path, error| name_full_disk(dir, error);
+        let io = |kind| OpenError::io(dir.path())(io::Error::from(kind));
+        for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded] {
+            let full = named(dir.path(), io(kind));
+            assert!(matches!(&full, OpenError::DiskFull { free, .. } if 0 < *free), "{full:?}");
+        }
+        let other = named(dir.path(), io(io::ErrorKind::PermissionDenied));
+        assert!(matches!(other, OpenError::Io { .. }), "{other:?}");
+        let engine = || OpenError::Engine("sled panicked".into());
+        assert!(matches!(named(dir.path(), engine()), OpenError::Engine(_)));
+        let refused = named(&dir.path().join("missing"), engine());
+        assert!(matches!(refused, OpenError::Io { .. }), "the probe fails there: {refused:?}");
+    }
+}

@@ -1,7 +1,5 @@
 //! An entry of the index: under which key a record is found, and where it stands.
 
-use std::fmt;
-
 use crate::{Event, Hash, Key, PoolId, Record, StreamId, codec, event::name_in};
 
 /// How many bytes a fingerprint has: the kind of the key, then its keyed hash.
@@ -22,12 +20,6 @@ pub(super) type Fingerprint = [u8; FINGERPRINT_LEN];
 pub(super) struct Fingerprints {
     secret: [u8; 32],
     bits: u32,
-}
-
-impl fmt::Debug for Fingerprints {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fingerprints").field("bits", &self.bits).finish_non_exhaustive()
-    }
 }
 
 impl Fingerprints {
@@ -210,4 +202,20 @@ pub(super) fn keys_of(
     let found_by = [Some(history), command, package, other];
     let fingerprints = found_by.map(|key| key.map(|key| fingerprints.of(key)));
     fingerprints.into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_keeps_the_first_bits_of_the_hash_and_none_behind_them() {
+        let of = |bits| Fingerprints::new([7; 32], bits).of(IndexKey::Head(&StreamId::Server));
+        let whole = of(Fingerprints::BITS);
+        assert_eq!(whole.first(), Some(&HEAD_KIND));
+        assert_eq!(of(12)[..2], whole[..2]);
+        assert_eq!(of(12)[2], whole[2] & 0xf0);
+        assert_eq!(of(12)[3..], [0; 14]);
+        assert_eq!(of(0)[1..], [0; 16]);
+    }
 }

@@ -43,7 +43,6 @@ pub(in crate::log) struct IndexSettings {
 }
 
 /// The index of a log: finds the locations of records.
-#[derive(Debug)]
 pub(super) struct Index {
     database: IndexDatabase,
     /// After how many records the newest part becomes a run.

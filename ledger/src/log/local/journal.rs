@@ -13,6 +13,7 @@ mod prune;
 mod reader;
 mod replacement;
 mod scan;
+mod scrub;
 mod segments;
 mod spare;
 mod writer;
@@ -42,6 +43,7 @@ pub(super) use self::{
     prune::prune_segment,
     replacement::{Replacements, SegmentFault, Unmendable},
     scan::segment_path,
+    scrub::scrub,
 };
 pub use self::{
     prune::PruneReport,
@@ -381,30 +383,6 @@ fn first_to_check(dir: &Path, check_bytes: u64) -> Result<u64, OpenError> {
     Ok(1)
 }
 
-/// Checks every byte of the segments before a record, until it is told to stop; `pause` is called
-/// after each.
-pub(super) fn scrub(
-    dir: &Path,
-    before: u64,
-    pause: &mut dyn FnMut() -> bool,
-) -> Result<(), OpenError> {
-    let mut scan = Scan::open(dir, 1, 0)?;
-    let mut segment = PathBuf::new();
-    while let Some(frame) = scan.next_frame()? {
-        if before <= frame.last_seq().saturating_add(1) {
-            return Ok(());
-        }
-        let (path, _) = scan.place_of(&frame);
-        if path != segment {
-            path.clone_into(&mut segment);
-            if !pause() {
-                return Ok(());
-            }
-        }
-    }
-    Ok(())
-}
-
 /// The identity of a journal, which no other one has.
 fn id_of(key: &JournalKey) -> Hash {
     Hash::of(key)
@@ -436,4 +414,38 @@ pub(super) fn new_key() -> JournalKey {
     let mut bytes = Uuid::new_v4().as_bytes().to_vec();
     bytes.extend(Uuid::new_v4().as_bytes());
     *blake3::hash(&bytes).as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::time::Patience;
+
+    #[test]
+    fn events_are_taken_again_when_the_next_segment_is_made_and_not_before() {
+        let dir = TempDir::new().unwrap();
+        let mut journal = Journal::open(dir.path(), (4096, 0), 0).unwrap();
+        let refused = || WriteError {
+            doing: "making a segment",
+            path: dir.path().to_owned(),
+            source: io::Error::from(io::ErrorKind::StorageFull),
+        };
+        journal.recover();
+        journal.refuse(refused());
+        journal.spare = Spare::begin(&dir.path().join("missing"), 4096);
+        journal.recover();
+        assert!(matches!(journal.health().get(), LogHealth::Refusing { .. }));
+        journal.spare = Spare::begin(dir.path(), 4096);
+        let patience = Patience::of(Duration::from_mins(1));
+        while !journal.spare.is_ready() {
+            assert!(!patience.is_over(), "the next segment is not made");
+            std::thread::yield_now();
+        }
+        journal.recover();
+        assert_eq!(journal.health().get(), LogHealth::Writable);
+    }
 }

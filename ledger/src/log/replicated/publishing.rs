@@ -58,7 +58,7 @@ pub fn publish_journal(
         let group = next_group(&mut records)?;
         let Some(end) = group.last() else { break };
         let frame = frame::encode(chain, &group);
-        place(replication, (sequence, last), &frame)?;
+        place(replication, (sequence, last), &frame, PATIENCE)?;
         (sequence, chain, position) = (sequence + 1, Hash::of(&frame), end.seq);
         tell(position);
     }
@@ -96,7 +96,7 @@ pub fn compare_journal(
     let mut found = StreamComparison { same: 0, differs: None, journal: 0, stream: 0 };
     let (mut sequence, mut chain) = (0, Hash::ZERO);
     while sequence < last && found.differs.is_none() {
-        let frame = read_next(replication, sequence)?;
+        let frame = read_next(replication, sequence, PATIENCE)?;
         let here = sequence + 1;
         let broken = |why: String| PublishError::Broken { sequence: here, why };
         let contents = frame::decode(&frame).map_err(|error| broken(error_chain(&error)))?;
@@ -128,18 +128,24 @@ pub fn compare_journal(
 }
 
 /// Reads the frame behind frame `after`.
-fn read_next(replication: &dyn Replication, after: u64) -> Result<Vec<u8>, PublishError> {
-    let patience = Patience::of(PATIENCE);
-    let mut gap = None;
+fn read_next(
+    replication: &dyn Replication,
+    after: u64,
+    patience: Duration,
+) -> Result<Vec<u8>, PublishError> {
+    let patience = Patience::of(patience);
+    let mut later = "";
     loop {
         for frame in replication.frames(after, 1, WAIT)? {
             if frame.sequence == after + 1 {
                 return Ok(frame.bytes);
             }
-            gap = Some(frame.sequence).filter(|found| after < *found);
+            if after < frame.sequence {
+                later = ", and later ones do";
+            }
         }
         if patience.is_over() {
-            let why = format!("it does not come{}", gap.map_or("", |_| ", and later ones do"));
+            let why = format!("it does not come{later}");
             return Err(PublishError::Broken { sequence: after + 1, why });
         }
     }
@@ -166,8 +172,9 @@ fn place(
     replication: &dyn Replication,
     (after, last): (u64, u64),
     frame: &[u8],
+    patience: Duration,
 ) -> Result<(), PublishError> {
-    let patience = Patience::of(PATIENCE);
+    let patience = Patience::of(patience);
     loop {
         if last <= after {
             let answer = replication.publish(after, frame);
@@ -182,6 +189,67 @@ fn place(
                 return Err(ReplicationError::Unreachable(why.into()).into());
             }
             None => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{PublishOutcome, StreamFrame, StreamStatus};
+
+    /// A stream that delivers frames with these numbers whenever it is asked for some.
+    struct Delivers(&'static [u64]);
+
+    impl Replication for Delivers {
+        fn publish(&self, _after: u64, _frame: &[u8]) -> PublishOutcome {
+            PublishOutcome::Refused
+        }
+
+        fn frames(
+            &self,
+            _after: u64,
+            _bytes_max: usize,
+            _wait: Duration,
+        ) -> Result<Vec<StreamFrame>, ReplicationError> {
+            let frame = |sequence: &u64| StreamFrame { sequence: *sequence, bytes: vec![7] };
+            Ok(self.0.iter().map(frame).collect())
+        }
+
+        fn last(&self) -> Result<u64, ReplicationError> {
+            Ok(9)
+        }
+
+        fn status(&self, _wait: Duration) -> Result<StreamStatus, ReplicationError> {
+            Err(ReplicationError::Unreachable("it has no nodes".into()))
+        }
+    }
+
+    #[test]
+    fn a_frame_that_does_not_come_is_told_apart_from_one_that_later_frames_pass() {
+        let read = |numbers| read_next(&Delivers(numbers), 4, Duration::ZERO);
+        assert_eq!(read(&[3, 4, 5]).unwrap(), [7]);
+        let missing = |numbers| match read(numbers) {
+            Err(PublishError::Broken { sequence: 5, why }) => why,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(missing(&[]), "it does not come");
+        assert_eq!(missing(&[3, 4]), "it does not come");
+        assert_eq!(missing(&[6]), "it does not come, and later ones do");
+    }
+
+    #[test]
+    fn a_frame_stands_in_the_stream_once_it_comes_back_with_its_bytes() {
+        let place = |numbers, frame| place(&Delivers(numbers), (4, 4), frame, Duration::ZERO);
+        place(&[3, 5], &[7]).unwrap();
+        let other = place(&[3, 5], &[8]);
+        assert!(matches!(other, Err(PublishError::OtherStream { sequence: 5 })), "{other:?}");
+        for numbers in [&[][..], &[4], &[6]] {
+            let Err(PublishError::Stream(error)) = place(numbers, &[7]) else {
+                panic!("{numbers:?}")
+            };
+            let why = error_chain(&error);
+            assert!(why.ends_with("frame 5 was published and does not come back"), "{why}");
         }
     }
 }

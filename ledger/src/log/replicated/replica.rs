@@ -1,7 +1,6 @@
 //! The replica: the local copy of the replicated stream, which grows frame by frame.
 
 use std::{
-    fmt,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -55,12 +54,6 @@ pub(super) struct ReplicaState {
     pub(super) trouble: Option<String>,
     /// How often in a row frames came with a gap.
     gaps: u32,
-}
-
-impl fmt::Debug for Replica {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Replica").field("local", &self.local).finish_non_exhaustive()
-    }
 }
 
 impl Replica {

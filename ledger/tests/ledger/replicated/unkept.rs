@@ -14,10 +14,14 @@ use keypool_ledger::{
     ReplicatedLog, ReplicatedLogOptions, Replication, ReplicationError, StreamFrame,
     StreamJoinError, StreamStatus, log::append_at_head, publish_journal,
 };
+use rustix::process::Resource;
 use tempfile::TempDir;
 
 use super::{MemoryStream, MemoryStreamConnection, Node, OPTIONS, StreamFaults};
-use crate::ledger::support::{all, batch, command, fill, open, stream, uploaded};
+use crate::ledger::{
+    machine::{dir_of_a_child, in_a_child, limit},
+    support::{all, batch, command, fill, open, stream, uploaded},
+};
 
 /// A connection that breaks one promise.
 struct Unkept {
@@ -129,6 +133,32 @@ fn an_append_whose_place_has_a_broken_frame_is_in_doubt() {
     let error = append_at_head(&log, &batches).pop().unwrap().unwrap_err();
     assert!(matches!(error, AppendError::InDoubt(_)), "{error:?}");
     assert!(matches!(log.health(), ReplicaHealth::Contradicted { .. }), "{:?}", log.health());
+}
+
+#[test]
+fn an_append_that_the_disk_of_the_copy_does_not_take_has_failed() {
+    in_a_child("ledger::replicated::unkept::child_whose_disk_takes_no_frame");
+}
+
+#[test]
+#[ignore = "a part of an_append_that_the_disk_of_the_copy_does_not_take_has_failed, which starts it"]
+fn child_whose_disk_takes_no_frame() {
+    let Some(dir) = dir_of_a_child() else { return };
+    let engine = MemoryStream::with_seed(1);
+    let log = super::join(&dir, &engine.connect(StreamFaults::Never)).unwrap();
+    let append =
+        |n: u64| append_at_head(&log, &[batch("ann", n - 1, vec![uploaded(n, 40)])]).pop().unwrap();
+    append(1).unwrap();
+    limit(Resource::Fsize, Some(200));
+    let error = append(2).unwrap_err();
+    limit(Resource::Fsize, None);
+    assert!(matches!(error, AppendError::Failed(_)), "{error:?}");
+    assert_eq!(engine.frames().len(), 2, "the stream has it");
+    let why = match log.health() {
+        ReplicaHealth::Contradicted { why } => why,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(why, "this server's journal does not take the stream's records");
 }
 
 #[test]

@@ -58,28 +58,13 @@ impl Unusable {
 
 impl IndexDatabase {
     /// Opens the database of a log, changing nothing if it is of no use.
-    ///
-    /// # Errors
-    ///
-    /// Returns an [`OpenError`] if the machine refuses, so that another database would not open either.
-    pub(in crate::log) fn open(
-        dir: &Path,
-        cache_bytes: u64,
-        bits: u32,
-    ) -> Result<Result<Self, Unusable>, OpenError> {
+    pub(in crate::log) fn open(dir: &Path, cache_bytes: u64, bits: u32) -> Result<Self, Unusable> {
         if dir.join(DISTRUSTED).exists() {
-            return Ok(Err(Unusable::damaged("a read from it failed")));
+            return Err(Unusable::damaged("a read from it failed"));
         }
         let path = dir.join(FOLDER);
         let opened = prepare(&path).and_then(|()| guarded(|| open_patiently(&path, cache_bytes)));
-        let opened = opened.map_err(Unusable::damaged).and_then(|db| Self::over(dir, db, bits));
-        match opened {
-            Err(unusable) if !unusable.other_layout => {
-                disk::probe(dir)?;
-                Ok(Err(unusable))
-            }
-            opened => Ok(opened),
-        }
+        opened.map_err(Unusable::damaged).and_then(|db| Self::over(dir, db, bits))
     }
 
     /// Moves the database aside and makes an empty one.
@@ -237,4 +222,25 @@ fn remove_unfinished(path: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn a_file_a_directory_and_nothing_are_removed_and_a_path_that_cannot_be_looked_up_is_named() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("aside");
+        remove(&path).unwrap();
+        fs::write(&path, []).unwrap();
+        let beneath = path.join("file");
+        assert!(matches!(remove(&beneath), Err(OpenError::Io { path, .. }) if path == beneath));
+        remove(&path).unwrap();
+        fs::create_dir_all(path.join("folder")).unwrap();
+        remove(&path).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
 }

@@ -58,11 +58,6 @@ impl JournalMark {
         Ok(Self { starts, offset, file_len, last: (end.last_seq, end.hash) })
     }
 
-    /// The last record.
-    pub(in crate::log::local) const fn last_seq(&self) -> u64 {
-        self.last.0
-    }
-
     /// How many bytes a copy of the journal in a directory takes.
     pub(in crate::log::local) fn bytes(&self, dir: &Path) -> io::Result<u64> {
         let (_, closed) = self.starts.split_last().unwrap_or((&1, &[]));

@@ -253,14 +253,14 @@ impl Frame {
         body.is_empty().then_some(batches)
     }
 
-    /// The same frame behind another one, without the payloads of some records: its bytes, the offsets of its
-    /// records in them, and how many bytes were left out.
+    /// The same frame behind another one, without the payloads of some records: its hash, its bytes, the offsets of
+    /// its records in them, and how many bytes were left out.
     pub(super) fn pruned(
         &self,
         key: &JournalKey,
         (bytes, prev): (&[u8], &Hash),
         is_pruned: &dyn Fn(u64) -> bool,
-    ) -> Option<(Self, Vec<u8>, Vec<usize>, u64)> {
+    ) -> Option<(Hash, Vec<u8>, Vec<usize>, u64)> {
         let (mut body, mut offsets, mut left_out) = (Vec::new(), Vec::new(), 0_u64);
         let batches = self.batches(bytes)?;
         put_u32(&mut body, batches.len());
@@ -282,7 +282,7 @@ impl Frame {
         out.extend(body);
         let hash = keyed_hash(key, &out);
         out.extend(hash.as_bytes());
-        Some((Self { prev: *prev, hash, len: out.len(), ..*self }, out, offsets, left_out))
+        Some((hash, out, offsets, left_out))
     }
 }
 

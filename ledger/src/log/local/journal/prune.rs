@@ -137,8 +137,7 @@ impl PrunedSegment {
         due: &BTreeSet<u64>,
     ) -> Result<Self, OpenError> {
         let path: PathBuf = segment_path(dir, first_seq);
-        let acknowledged = Acknowledged { witness: first_seq, ..Acknowledged::default() };
-        let mut scan = Scan::over(dir, vec![(first_seq, path.clone())], acknowledged);
+        let mut scan = Scan::over(dir, vec![(first_seq, path.clone())], Acknowledged::default());
         let (mut frames, mut offsets, mut left_out) = (Vec::new(), Vec::new(), 0_u64);
         let (mut begin, mut prev) = (Hash::ZERO, None);
         while let Some(frame) = scan.next_frame()? {
@@ -149,13 +148,13 @@ impl PrunedSegment {
             let pruned =
                 frame.pruned(&scan.key(), (scan.bytes_of(&frame), &to), &|seq| due.contains(&seq));
             let unread = || OpenError::damaged(&path, frames.len(), "its records cannot be read");
-            let (frame, bytes, places, bytes_left_out) = pruned.ok_or_else(unread)?;
+            let (hash, bytes, places, bytes_left_out) = pruned.ok_or_else(unread)?;
             let at = PRUNED_HEADER_LEN + frames.len();
             let place = |place: usize| u32::try_from(at + place).unwrap_or(u32::MAX);
             offsets.extend(places.into_iter().map(place));
             frames.extend(bytes);
             left_out = left_out.saturating_add(bytes_left_out);
-            prev = Some(frame.hash);
+            prev = Some(hash);
         }
         let key = scan.key();
         let end = scan.end();

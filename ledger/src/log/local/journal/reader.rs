@@ -53,7 +53,6 @@ pub struct JournalReader {
     scan: Scan,
     /// The records of the frame read last that come next.
     frame: VecDeque<Record>,
-    from: u64,
     failed: bool,
 }
 
@@ -67,15 +66,14 @@ impl JournalReader {
         Self::from(dir, 1)
     }
 
-    /// Reads from record `from` on.
+    /// Reads from the segment on that holds record `from`.
     pub(in crate::log) fn from(dir: &Path, from: u64) -> Result<Self, OpenError> {
-        let reader = Self::over(Scan::open(dir, from, 0)?);
-        Ok(Self { from, ..reader })
+        Ok(Self::over(Scan::open(dir, from, 0)?))
     }
 
     /// Reads the records of a scan.
     pub(super) fn over(scan: Scan) -> Self {
-        Self { scan, frame: VecDeque::new(), from: 1, failed: false }
+        Self { scan, frame: VecDeque::new(), failed: false }
     }
 
     /// The frame that was being written when the machine stopped, if the journal ends in one.
@@ -129,9 +127,6 @@ impl JournalReader {
             let Some(frame) = self.scan.next_frame()? else { return Ok(()) };
             for (seq, record) in (frame.first_seq..).zip(self.scan.records(&frame)) {
                 let (envelope_bytes, payload) = (record.envelope, record.payload);
-                if seq < self.from {
-                    continue;
-                }
                 let (file, begin) = self.scan.place_of(&frame);
                 let offset = begin.saturating_add(record.offset) as u64;
                 let raw = RawRecord { seq, envelope_bytes, payload, file, offset };
@@ -162,6 +157,6 @@ impl Iterator for JournalReader {
 
 impl fmt::Debug for JournalReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JournalReader").field("from", &self.from).finish_non_exhaustive()
+        f.debug_struct("JournalReader").finish_non_exhaustive()
     }
 }

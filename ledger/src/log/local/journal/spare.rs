@@ -104,14 +104,17 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::time::Patience;
 
     const LEN: u64 = 4096;
 
     /// Waits until the background has made the file, without taking it.
     fn wait_until_made(spare: &Spare) {
+        let patience = Patience::of(Duration::from_mins(1));
         while let SpareState::Making(making) = &spare.state
             && !making.is_finished()
         {
+            assert!(!patience.is_over(), "the file is not made");
             thread::yield_now();
         }
     }
