@@ -367,8 +367,8 @@ impl Draft {
 
 impl Api {
     pub(crate) fn new(url: String, clock: Arc<dyn Clock>) -> Self {
-        // The server ends idle connections, which a test that computes meanwhile does not hear.
-        let http = reqwest::Client::builder().pool_idle_timeout(Duration::from_secs(1));
+        // The server ends a connection that was idle for 15 seconds, which a test that computes meanwhile does not hear.
+        let http = reqwest::Client::builder().pool_idle_timeout(Duration::from_secs(10));
         Self { http: http.build().unwrap(), url, clock }
     }
 
