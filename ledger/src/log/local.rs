@@ -155,7 +155,7 @@ impl SledLog {
         let ballast = Ballast::of(dir, options.ballast_bytes);
         ballast.give_up_below(options.segment_bytes.saturating_mul(2).saturating_add(OPEN_BYTES));
         let journal_dir = dir.join("journal");
-        let database = own_database(dir, &journal_dir, &options);
+        let database = own_database(dir, &journal_dir, &options)?;
         let witness = database.as_ref().map_or(0, |(_, note)| note.map_or(0, |note| note.seq));
         let sizes = (options.segment_bytes, options.check_bytes);
         let journal = Journal::open(&journal_dir, sizes, witness)?;

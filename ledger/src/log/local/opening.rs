@@ -19,15 +19,21 @@ pub(super) fn own_database(
     dir: &Path,
     journal_dir: &Path,
     options: &SledLogOptions,
-) -> OpenedDatabase {
-    let database = IndexDatabase::open(dir, options.cache_bytes, options.fingerprint_bits)?;
-    let note = database.note().map_err(Unusable::damaged)?;
-    match (note, journal::id_in(journal_dir)) {
+) -> Result<OpenedDatabase, OpenError> {
+    let database = match IndexDatabase::open(dir, options.cache_bytes, options.fingerprint_bits)? {
+        Ok(database) => database,
+        Err(unusable) => return Ok(Err(unusable)),
+    };
+    let note = match database.note() {
+        Ok(note) => note,
+        Err(error) => return Ok(Err(Unusable::damaged(error))),
+    };
+    Ok(match (note, journal::id_in(journal_dir)) {
         (Some(note), Some(id)) if id != note.journal => {
             Err(Unusable::damaged("it is of another journal"))
         }
         _ => Ok((database, note)),
-    }
+    })
 }
 
 /// Opens the index, anew if the database is of no use or holds another history than the journal.

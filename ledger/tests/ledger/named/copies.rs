@@ -23,7 +23,7 @@ fn credential_declared() -> Event {
     Event::CredentialDeclared { credential: CredentialBytes::new(CREDENTIAL).unwrap(), statement }
 }
 
-/// The records of a log with the names of three users, one of whom has declared a credential.
+/// The records of a log with the names of three users and a credential that one of them has declared.
 fn with_names() -> Vec<Record> {
     let log = MemoryLog::default();
     append(&log, batch("ann@home/phone", 0, vec![uploaded(1, 4), reserved(1, "bob@home/main")]));

@@ -1,4 +1,4 @@
-//! What a log that hides names answers from memory: about the users whose names it remembers.
+//! The answers that a log with hidden names gives from memory: about users whose names it remembers.
 
 use keypool_ledger::{EventLog, Key, MemoryIndex, NamedLog, SledLog, StreamId};
 use tempfile::TempDir;

@@ -58,13 +58,28 @@ impl Unusable {
 
 impl IndexDatabase {
     /// Opens the database of a log, changing nothing if it is of no use.
-    pub(in crate::log) fn open(dir: &Path, cache_bytes: u64, bits: u32) -> Result<Self, Unusable> {
+    ///
+    /// # Errors
+    ///
+    /// Returns an [`OpenError`] if the machine refuses, so that another database would not open either.
+    pub(in crate::log) fn open(
+        dir: &Path,
+        cache_bytes: u64,
+        bits: u32,
+    ) -> Result<Result<Self, Unusable>, OpenError> {
         if dir.join(DISTRUSTED).exists() {
-            return Err(Unusable::damaged("a read from it failed"));
+            return Ok(Err(Unusable::damaged("a read from it failed")));
         }
         let path = dir.join(FOLDER);
         let opened = prepare(&path).and_then(|()| guarded(|| open_patiently(&path, cache_bytes)));
-        opened.map_err(Unusable::damaged).and_then(|db| Self::over(dir, db, bits))
+        let opened = opened.map_err(Unusable::damaged).and_then(|db| Self::over(dir, db, bits));
+        match opened {
+            Err(unusable) if !unusable.other_layout => {
+                disk::probe(dir)?;
+                Ok(Err(unusable))
+            }
+            opened => Ok(opened),
+        }
     }
 
     /// Moves the database aside and makes an empty one.
@@ -242,5 +257,14 @@ mod tests {
         fs::create_dir_all(path.join("folder")).unwrap();
         remove(&path).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+    #[test]
+    fn a_machine_that_refuses_is_told_from_a_damaged_database() {
+        let dir = TempDir::new().unwrap();
+        let file = dir.path().join(FOLDER);
+        fs::write(&file, []).unwrap();
+        let open = |dir: &Path| IndexDatabase::open(dir, 1 << 20, 128);
+        assert!(matches!(open(dir.path()), Ok(Err(unusable)) if !unusable.other_layout));
+        assert!(matches!(open(&file), Err(OpenError::Io { .. })), "nothing is written there");
     }
 }
