@@ -28,7 +28,7 @@ use async_nats::{
 use keypool_ledger::{PublishOutcome, ReplicationError, StreamFrame, log::BoxError};
 use tokio::{sync::watch, time};
 
-use crate::{NatsCredentials, NatsError, NatsSettings, fitness};
+use crate::{NatsCredentials, NatsError, NatsSettings, fitness, status::status_of};
 
 /// How long an acknowledgement may take.
 const ACK_WAIT: Duration = Duration::from_secs(2);
@@ -47,6 +47,10 @@ const REST: Duration = Duration::from_millis(250);
 /// How often a leader that knows less than this server is asked again, and the rest before each time.
 const STALE_LOOKS: u32 = 20;
 const STALE_REST: Duration = Duration::from_millis(500);
+/// How often the stream's leader is looked for, and how often in vain until another server is tried. An election
+/// takes some seconds.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+const VAIN_LOOKS: u32 = 3;
 /// The codes of a refusal because another frame came first.
 const WRONG_LAST_SEQUENCE: [u64; 2] = [10071, 10164];
 /// The codes of a server that has no JetStream, or is not of a cluster.
@@ -148,6 +152,28 @@ impl Link {
         Err(ReplicationError::Unreachable("there is no connection to any NATS server".into()))
     }
 
+    /// Leaves a server that answers but does not reach the stream's leader: the network may have cut it off from the
+    /// others. The next one is drawn at random.
+    pub(crate) async fn leave_servers_without_leader(&self) {
+        let mut vain = 0;
+        loop {
+            time::sleep(LOOK_EVERY).await;
+            // Without a connection the client looks for one itself.
+            let is_in_vain = self.client.connection_state() == State::Connected
+                && !self.info(ANSWER_WAIT).await.is_ok_and(|info| self.is_led(&info));
+            vain = if is_in_vain { vain + 1 } else { 0 };
+            if vain == VAIN_LOOKS {
+                let server = self.server_name();
+                tracing::warn!(
+                    server,
+                    "the NATS server does not reach the leader of the stream: another one is tried"
+                );
+                drop(self.client.force_reconnect().await);
+                vain = 0;
+            }
+        }
+    }
+
     /// The name of the server at the other end.
     pub(crate) fn server_name(&self) -> String {
         self.client.server_info().server_name
@@ -210,7 +236,11 @@ impl Link {
     pub(crate) async fn last(&self) -> Result<u64, ReplicationError> {
         let mut looks = 0;
         loop {
-            let last = self.info(ANSWER_WAIT).await?.state.last_sequence;
+            let info = self.info(ANSWER_WAIT).await?;
+            if !self.is_led(&info) {
+                return Err(ReplicationError::Unreachable("no node leads the stream".into()));
+            }
+            let last = info.state.last_sequence;
             if self.seen.load(Ordering::Acquire) <= last || looks == STALE_LOOKS {
                 self.note(last);
                 return Ok(last);
@@ -231,7 +261,12 @@ impl Link {
         Some(StreamFrame { sequence: found.sequence, bytes: found.payload.into() })
     }
 
-    /// Asks the stream's leader for its settings and its state.
+    /// Whether a node leads the stream. A node that is cut off from the others describes it without a leader.
+    fn is_led(&self, info: &Info) -> bool {
+        status_of(info, self.server_name()).leader.is_some()
+    }
+
+    /// Asks the stream's leader for its settings and its state; where there is none, a node may answer.
     pub(crate) async fn info(&self, wait: Duration) -> Result<Info, ReplicationError> {
         let asking = async {
             self.connected(wait).await?;

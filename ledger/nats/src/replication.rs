@@ -3,7 +3,7 @@
 use std::{
     fmt,
     future::Future,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -15,9 +15,9 @@ use crate::{NatsError, NatsSettings, link::Link, reader::StreamReader, status::s
 /// A replicated log's stream on a cluster of NATS servers.
 ///
 /// Its methods block, and may be called by any thread but those that run asynchronous tasks. The connection lives
-/// on two threads of its own and is made again whenever it is lost.
+/// on two threads of its own and is made again whenever it is lost, or leads to a server without the stream's leader.
 pub struct NatsReplication {
-    link: Link,
+    link: Arc<Link>,
     reader: Mutex<StreamReader>,
     threads: Threads,
 }
@@ -47,7 +47,9 @@ impl NatsReplication {
             .enable_all()
             .build();
         let threads = Threads(Some(builder.map_err(NatsError::Threads)?));
-        let link = threads.block_on(Link::connect(settings))?;
+        let link = Arc::new(threads.block_on(Link::connect(settings))?);
+        let looking = Arc::clone(&link);
+        threads.spawn(async move { looking.leave_servers_without_leader().await });
         Ok(Self { link, reader: Mutex::default(), threads })
     }
 }
@@ -89,6 +91,13 @@ impl Threads {
     #[expect(clippy::expect_used, reason = "the runtime is there until the drop")]
     fn block_on<F: Future>(&self, future: F) -> F::Output {
         self.0.as_ref().expect("the runtime is there until the drop").block_on(future)
+    }
+
+    /// Starts a task that ends with the threads.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(runtime) = &self.0 {
+            runtime.spawn(task);
+        }
     }
 }
 

@@ -32,6 +32,8 @@ use crate::{
 const PAUSE: Duration = Duration::from_millis(20);
 /// The number of inviters, each with the owner of a pool.
 const WORKERS: usize = 6;
+/// How long the answers after a fault may take.
+const DEADLINE: Duration = Duration::from_mins(5);
 
 /// The servers as they are now, and the answers that workers got.
 pub(crate) struct ClusterLoad {
@@ -98,10 +100,15 @@ impl ClusterLoad {
 
     /// Waits until so many more answers came.
     pub(crate) async fn until(&self, more: usize) {
-        let before = self.told.lock().unwrap().len();
-        while self.told.lock().unwrap().len() < before + more {
-            sleep(PAUSE).await;
-        }
+        let count = || self.told.lock().unwrap().len();
+        let before = count();
+        let coming = async {
+            while count() < before + more {
+                sleep(PAUSE).await;
+            }
+        };
+        let came = timeout(DEADLINE, coming).await;
+        assert!(came.is_ok(), "{} of {more} answers came in {DEADLINE:?}", count() - before);
     }
 }
 

@@ -128,11 +128,19 @@ async fn survive() {
     let places: Vec<_> = (0..6).map(place).collect();
     let (node_places, server_places) = places.split_at(3);
     let nodes = NatsNodes::start_at(&program, dir.path(), node_places);
+    let (first_node, other_nodes) = node_places.split_at(1);
+    cut(&refs(server_places), &refs(other_nodes));
     let (data, servers) = start_servers(server_places, dir.path(), &nodes.addresses);
+    mend(&places);
     let stream = connect(&nodes.addresses).await;
     // A device asks the next server long before a server that is cut off gives up: requests are under way at several.
     let workers = ClusterWorkers::start(&servers, Duration::from_secs(2)).await;
     let load = Arc::clone(&workers.load);
+    load.until(ANSWERS).await;
+    // All servers are connected to a node that loses the others, and goes on to answer: they leave it.
+    cut(&refs(first_node), &refs(other_nodes));
+    load.until(ANSWERS).await;
+    mend(&places);
     for round in 0..rounds() {
         load.until(ANSWERS).await;
         let begun = SystemClock.monotonic();
