@@ -53,7 +53,7 @@ impl<L: EventLog> FollowedLog for Shared<L> {
     }
 }
 
-/// Is told the records that other servers have written, once they are published.
+/// Is told the records that other servers have written, before anybody hears of their positions.
 pub(super) type RecordListener = Box<dyn Fn(&dyn FollowedLog, &[&Record]) + Send + Sync>;
 
 impl<L: EventLog> Committer<L> {
@@ -111,11 +111,12 @@ impl<L: EventLog> Committer<L> {
             let mut fresh = HashMap::new();
             page.iter().try_for_each(|record| shared.fold_published(&mut fresh, record))?;
             self.publish_pools(fresh);
-            self.publish_records(&page.iter().collect::<Vec<_>>());
+            // Before their positions: a request that waits for one finds them counted.
             if let Some(told) = shared.followed.get() {
                 let foreign: Vec<_> = page.iter().filter(|one| !own.contains(&one.seq)).collect();
                 told(shared, &foreign);
             }
+            self.publish_records(&page.iter().collect::<Vec<_>>());
         }
         Ok(())
     }
@@ -207,5 +208,46 @@ impl<L> Shared<L> {
             Some(view) => Some(Arc::unwrap_or_clone(view)),
             None => (version == 1).then(PoolView::default),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use actix_rt::System;
+    use keypool_ledger::{Clock, CommandId, Hash, ManualClock, MemoryLog, SignatureKey};
+    use keypool_projections::Command;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::pools::{Request, Target};
+
+    fn register(server: &Pools<Arc<MemoryLog>>, name: &str) {
+        let signature_key = SignatureKey::new(Hash::of(name.as_bytes()).as_bytes()).unwrap();
+        let command =
+            Command::Register { signature_key, credential: name.to_owned(), statement: None };
+        let target = Target::Pool(PoolId::new(name, "main").unwrap());
+        let (id, digest) = (CommandId(Uuid::new_v4()), Hash::of(name.as_bytes()));
+        System::new().block_on(server.execute(Request { target, command, id, digest })).unwrap();
+    }
+
+    #[test]
+    fn records_of_other_servers_count_before_a_request_can_rest_on_their_positions() {
+        let log = Arc::new(MemoryLog::default());
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(Timestamp::from_secs(1_766_400_000)));
+        let servers = [(); 2]
+            .map(|()| Pools::open(Arc::clone(&log), Arc::clone(&clock), Limits::STANDARD).unwrap());
+        let (positions, counted) = (servers[1].written(), Arc::new(Mutex::default()));
+        let notes: Arc<Mutex<Vec<(u64, u64)>>> = Arc::clone(&counted);
+        servers[1].on_followed(move |_, records| {
+            let known = *positions.borrow();
+            notes.lock().unwrap().extend(records.iter().map(|record| (record.seq, known)));
+        });
+        register(&servers[0], "alice");
+        register(&servers[1], "bob");
+        let counted = counted.lock().unwrap();
+        assert_eq!(counted.first().map(|(seq, _)| *seq), Some(1), "{counted:?}");
+        assert!(counted.iter().all(|(seq, known)| known < seq), "{counted:?}");
     }
 }
