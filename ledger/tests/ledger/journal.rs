@@ -175,7 +175,8 @@ fn a_flipped_byte_in_the_middle_is_refused_with_its_file_and_frame() {
         err.to_string(),
         format!(
             "{path} is damaged at byte {offset}: {what}; \
-             nothing was changed, restore it from a backup (keypool-ledger repair)"
+             nothing was changed, restore it from a backup (keypool-ledger repair, or keypool-ledger \
+             restore for the newest segment)"
         )
     );
     assert_eq!(refusal(dir.path()).to_string(), err.to_string(), "it stays refused");

@@ -25,7 +25,7 @@ pub enum OpenError {
     /// The stored bytes differ from those that were written. Put the segment back from a backup.
     #[error(
         "{} is damaged at byte {offset}: {what}; nothing was changed, restore it from a backup \
-         (keypool-ledger repair)",
+         (keypool-ledger repair, or keypool-ledger restore for the newest segment)",
         file.display()
     )]
     Damaged {

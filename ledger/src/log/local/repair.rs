@@ -63,7 +63,10 @@ pub enum RepairError {
     },
     /// The log is damaged where no segment of a backup can help: in the part that was written last, or in
     /// a file beside the segments. Restore a backup.
-    #[error("every closed segment is whole, so that no segment of a backup helps")]
+    #[error(
+        "every closed segment is whole, so that no segment of a backup helps: restore a whole backup into a new \
+         directory (keypool-ledger restore BACKUP DIR)"
+    )]
     Beyond(#[source] OpenError),
     /// A segment could not be written. Those before it are put back; repair again.
     #[error("a segment could not be put back")]
