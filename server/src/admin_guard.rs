@@ -71,13 +71,15 @@ impl AdminGuard {
                 }
                 let detail =
                     "the operator's listener asks for its token: Authorization: Bearer TOKEN";
-                Err(Failure::new(Code::Unauthenticated, detail))
+                let hint = "Send the token of the file that --admin-token-file names.";
+                Err(Failure::new(Code::Unauthenticated, detail).hinting(Some(hint)))
             }
             Self::Loopback if header(HOST).is_some_and(is_own_host) => Ok(()),
             Self::Loopback => {
                 let detail = "this listener is reached at its loopback address or at localhost; the Host \
                               header names another";
-                Err(Failure::new(Code::NotAllowed, detail))
+                let hint = "Ask for it at 127.0.0.1, or start the server with --admin-token-file.";
+                Err(Failure::new(Code::NotAllowed, detail).hinting(Some(hint)))
             }
         }
     }

@@ -250,7 +250,7 @@ async fn serve_once(
 /// takes no requests for its address then.
 fn greet(server: &Server, data: &Path, name: Option<&str>) -> io::Result<()> {
     let (url, admin, data) = (server.url(), server.admin_address(), data.display());
-    let reached = name.map_or_else(|| url.clone(), |name| format!("https://{name}"));
+    let reached = name.map_or_else(|| url.clone(), |name| url_at(name, &url));
     let mut out = io::stdout().lock();
     writeln!(out, "listening on {url}")?;
     writeln!(out, "metrics      http://{admin}/metrics")?;
@@ -263,6 +263,15 @@ fn greet(server: &Server, data: &Path, name: Option<&str>) -> io::Result<()> {
         "try          keypool --home ~/.keypool --server {reached} --user alice register"
     )?;
     out.flush()
+}
+
+/// The address of a server at `url` by a public name. A name with the server's own port leads to the server itself, any
+/// other one to the proxy in front of it.
+fn url_at(name: &str, url: &str) -> String {
+    let port_of = |address: &str| address.rsplit_once(':').map(|(_, port)| port.to_owned());
+    let is_own = port_of(name).is_some_and(|port| port_of(url) == Some(port));
+    let is_plain = is_own && url.starts_with("http://");
+    format!("{}://{name}", if is_plain { "http" } else { "https" })
 }
 
 /// Waits for SIGTERM or SIGINT, which are heard from this call on; for ever where signals cannot be
@@ -362,4 +371,22 @@ fn fail(error: &dyn Error, code: u8) -> ExitCode {
 fn complain(text: &str) {
     // Where standard error cannot be written either, the exit code is all there is.
     let _ = writeln!(io::stderr(), "keypool-server: {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_public_name_is_tried_without_tls_only_where_it_leads_to_the_server_itself() {
+        let tried = |name, url| url_at(name, url);
+        assert_eq!(tried("vm:8080", "http://0.0.0.0:8080"), "http://vm:8080");
+        assert_eq!(tried("vm:8080", "https://0.0.0.0:8080"), "https://vm:8080");
+        assert_eq!(tried("keypool.example", "http://127.0.0.1:8080"), "https://keypool.example");
+        assert_eq!(
+            tried("keypool.example:8443", "http://[::]:8080"),
+            "https://keypool.example:8443"
+        );
+        assert_eq!(tried("[2001:db8::1]", "http://[::]:8080"), "https://[2001:db8::1]");
+    }
 }

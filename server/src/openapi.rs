@@ -28,7 +28,7 @@ use crate::routes::{
     info(
         title = "keypool",
         description = "A pool of MLS KeyPackages for each device: uploaded by its owner, handed out once.\n\n\
-            Every request under /devices, /keypackages, /groups and /mailbox is signed with the device's MLS signature key: \
+            Every request under /devices, /users, /keypackages, /groups and /mailbox is signed with the device's MLS signature key: \
             HTTP Message Signatures (RFC 9421), tag `keypool-v1`; see docs/api.md. Every error is a problem \
             (RFC 9457) with a stable `code`.",
         license(name = "MIT OR Apache-2.0"),

@@ -1,6 +1,6 @@
 //! Completions for shells and manual pages, made from the command line itself.
 
-use std::{io, path::Path};
+use std::{fs, io, path::Path};
 
 use clap::CommandFactory;
 use clap_complete::Shell;
@@ -17,11 +17,12 @@ pub fn completions(shell: Shell) -> Vec<u8> {
     text
 }
 
-/// Writes the manual pages into a directory: `keypool-server.1`, and one for each command.
+/// Writes the manual pages into a directory, which it makes: `keypool-server.1`, and one for each command.
 ///
 /// # Errors
 ///
 /// Returns the error of the file that cannot be written.
 pub fn write_manual(dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
     clap_mangen::generate_to(CommandLine::command(), dir)
 }
