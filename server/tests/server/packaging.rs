@@ -4,7 +4,7 @@
 use std::{
     fs,
     os::unix::net::UnixDatagram,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -192,11 +192,13 @@ fn the_program_writes_its_completions_and_manual_pages() {
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(text.contains("reservation-ttl") && text.contains("remove-device"), "{shell}");
     }
-    assert!(run(&["man", dir.path().to_str().unwrap()]).status.success());
-    let page = |name: &str| fs::read_to_string(Path::new(dir.path()).join(name)).unwrap();
+    let pages = dir.path().join("new/pages");
+    assert!(run(&["man", pages.to_str().unwrap()]).status.success());
+    let page = |name: &str| fs::read_to_string(pages.join(name)).unwrap();
     assert!(page("keypool-server.1").contains("\\-\\-reservation\\-ttl"));
     assert!(page("keypool-server-admin-pools.1").contains("low"));
-    let refused = run(&["man", "/nowhere"]);
+    let file = pages.join("keypool-server.1");
+    let refused = run(&["man", file.to_str().unwrap()]);
     assert_eq!(refused.status.code(), Some(1));
-    assert!(String::from_utf8(refused.stderr).unwrap().contains("/nowhere"));
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("keypool-server.1 cannot be"));
 }
