@@ -7,7 +7,7 @@ mod report;
 use std::path::{self, PathBuf};
 
 use clap::{Args, Subcommand};
-use keypool_ledger::PoolId;
+use keypool_ledger::{KeyPackageRef, PoolId};
 use serde_json::json;
 
 pub use self::client::{AdminAccess, AdminCommandError};
@@ -81,7 +81,7 @@ pub enum AdminVerb {
     /// Withdraw one package: it is handed to nobody any more
     RevokePackage {
         /// The package's reference, in full
-        keypackage_ref: String,
+        keypackage_ref: KeyPackageRef,
     },
     /// Let payloads that are over leave the log now, and not at the next interval
     Prune,

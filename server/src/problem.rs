@@ -370,7 +370,7 @@ impl From<AdmissionError> for UploadItem {
 impl From<AuthenticationError> for Failure {
     fn from(error: AuthenticationError) -> Self {
         let failure = Self::new(Code::Unauthenticated, error.to_string());
-        let mut failure = failure.hinting(hint::of_authentication(&error));
+        let mut failure = failure.hinting(Some(hint::of_authentication(&error)));
         if let AuthenticationError::Clock { now, .. } = error {
             failure.0.server_time = now.map(Timestamp::as_secs);
         }

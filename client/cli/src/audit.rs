@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Whose,
-    output::{plain, print, sentence},
+    output::{counted, plain, print, sentence},
     pool::OpenedDevice,
 };
 
@@ -117,11 +117,6 @@ fn checked_text(audit: &OwnerAudit) -> String {
         }
     });
     lines.join("\n")
-}
-
-fn counted(count: u64, what: &str) -> String {
-    let s = if count == 1 { "" } else { "s" };
-    format!("{count} {what}{s}")
 }
 
 /// Saves the first contradiction of checkpoints in a new file.

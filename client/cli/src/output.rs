@@ -2,6 +2,7 @@
 
 use std::{
     error::Error,
+    fmt::Display,
     io::{self, Write},
 };
 
@@ -25,6 +26,12 @@ pub(crate) fn plain(text: &str) -> String {
     let steers =
         |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars().map(|c| if steers(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// A number of things, in the singular for one.
+pub(crate) fn counted<N: Copy + Display + PartialEq + From<u8>>(count: N, what: &str) -> String {
+    let s = if count == N::from(1) { "" } else { "s" };
+    format!("{count} {what}{s}")
 }
 
 /// A bar of one character for each package of a full pool.

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::{
     CliCommand, Whose, device_key,
-    output::{bar, print, say, sentence},
+    output::{bar, counted, print, say, sentence},
 };
 
 /// Carries one of them out.
@@ -285,8 +285,11 @@ fn status_text(status: &PoolStatus) -> String {
 
 fn refresh_text(refresh: &Refresh) -> String {
     let mut lines = vec![format!(
-        "{} new events, {} packages expired, {} uploaded again, {} made and uploaded",
-        refresh.events, refresh.expired, refresh.reuploaded, refresh.created
+        "{}, {} expired, {} uploaded again, {} made and uploaded",
+        counted(refresh.events, "new event"),
+        counted(refresh.expired, "package"),
+        refresh.reuploaded,
+        refresh.created
     )];
     lines.extend(refresh.clock.map(clock_text));
     if !refresh.drift.is_none() {

@@ -34,4 +34,8 @@ test("the README's program has 40 lines at most, and two devices talk in it", as
   assert.match(stdout, /answer joined/);
   assert.match(stdout, /message at eight/);
   assert.match(stdout, /in person: (\d{5} ){11}\d{5}/);
+  const again = await promisify(execFile)(process.execPath, ["program.mjs", server.address], options);
+  assert.equal(again.stderr, "");
+  assert.match(again.stdout, /alice\/main has brought Bob in\nalice\/main \(known\): pizza\?/);
+  assert.match(again.stdout, /message at eight/);
 });

@@ -50,5 +50,9 @@ async fn main() -> io::Result<()> {
         }),
     });
     let app = move || App::new().app_data(receiver.clone()).default_service(post().to(receive));
-    HttpServer::new(app).bind(listen)?.run().await
+    let server = HttpServer::new(app).bind(listen)?;
+    for address in server.addrs() {
+        writeln!(io::stderr(), "listening; start keypool-server --webhook http://{address}/")?;
+    }
+    server.run().await
 }

@@ -38,7 +38,7 @@ pub fn api_page(document: &Value, address: &str) -> String {
                 }
                 main id="main" tabindex="-1" {
                     h1 { "API " (text(document, "/info/version")) }
-                    @for paragraph in text(document, "/info/description").split("\n\n") { p { (paragraph) } }
+                    @for paragraph in text(document, "/info/description").split("\n\n") { p { (prose(paragraph)) } }
                     p { "This page is made of " a href=(address) { "the OpenAPI document" } ", from which clients can be generated. "
                         "Paths begin with " code { (text(document, "/servers/0/url")) } "." }
                     @for tag in tags { (part(document, tag)) }
@@ -61,7 +61,7 @@ fn part(document: &Value, tag: &Value) -> Markup {
     html! {
         section aria-labelledby=(name) {
             h2 id=(name) { (name) }
-            p { (text(tag, "/description")) "." }
+            p { (prose(text(tag, "/description"))) "." }
             @for (path, item) in object(document, "/paths") {
                 @for method in METHODS {
                     @if let Some(operation) = item.get(method).filter(|it| text(it, "/tags/0") == name) {
@@ -80,9 +80,9 @@ fn route(document: &Value, (path, method): (&str, &str), operation: &Value) -> M
     let is_signed = !array(operation, "/security").is_empty();
     html! {
         details id=(id) {
-            summary { code { (method.to_uppercase()) " " (path) } " " (text(operation, "/summary")) }
+            summary { code { (method.to_uppercase()) " " (path) } " " (prose(text(operation, "/summary"))) }
             @let description = text(operation, "/description");
-            @if !description.is_empty() { p { (description) } }
+            @if !description.is_empty() { p { (prose(description)) } }
             @if is_signed { p { small { "The device signs the request." } } }
             (parameters(operation))
             @if let Some(schema) = request { h3 { "Request" } (fields(document, schema)) }
@@ -90,7 +90,7 @@ fn route(document: &Value, (path, method): (&str, &str), operation: &Value) -> M
             h3 { "Answers" }
             dl {
                 @for (status, answer) in object(operation, "/responses") {
-                    dt { code { (status) } " " (text(answer, "/description")) }
+                    dt { code { (status) } " " (prose(text(answer, "/description"))) }
                     @let content = answer.pointer("/content/application~1json");
                     @let schema = resolved(document, content.and_then(|content| content.get("schema")));
                     dd {
@@ -103,6 +103,15 @@ fn route(document: &Value, (path, method): (&str, &str), operation: &Value) -> M
     }
 }
 
+/// A description, its words between backticks as code.
+fn prose(text: &str) -> Markup {
+    html! {
+        @for (index, part) in text.split('`').enumerate() {
+            @if index % 2 == 0 { (part) } @else { code { (part) } }
+        }
+    }
+}
+
 fn parameters(operation: &Value) -> Markup {
     let parameters = array(operation, "/parameters");
     html! {
@@ -110,7 +119,7 @@ fn parameters(operation: &Value) -> Markup {
             ul {
                 @for parameter in parameters {
                     li { code { (text(parameter, "/name")) } " (" (text(parameter, "/in")) "): "
-                        (text(parameter, "/description")) }
+                        (prose(text(parameter, "/description"))) }
                 }
             }
         }
@@ -127,7 +136,7 @@ fn fields(document: &Value, schema: &Value) -> Markup {
                 li {
                     code { (name) } " " small { (kind(document, field)) }
                     @if !required.contains(&name) { " " small { "(optional)" } }
-                    @if !description.is_empty() { ": " (description) }
+                    @if !description.is_empty() { ": " (prose(&description)) }
                 }
             }
         }

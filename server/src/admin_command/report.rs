@@ -62,7 +62,8 @@ pub(super) fn erased(user: &str, answer: &Value) -> String {
     let pseudonym = answer["pseudonym"].as_str().unwrap_or_default();
     format!(
         "{user} is erased: {devices} removed, and the log names the user {pseudonym} from now on; the server \
-         begins anew and overwrites the name, the packages and what was delivered\n"
+         begins anew and overwrites the name, the packages and what was delivered: `keypool-server admin ready` says \
+         when it takes requests again\n"
     )
 }
 

@@ -35,7 +35,7 @@ pub(crate) enum AuthenticationError {
         known: String,
     },
     /// The key speaks for no device.
-    #[error("unregistered key: {0} speaks for no device here; register it with POST /devices")]
+    #[error("unregistered key: {0} speaks for no device here")]
     Unregistered(SignatureKey),
     /// A frontend does not name the device that it signs for, or not in the form `USER/DEVICE`.
     #[error(

@@ -4,9 +4,8 @@ use keypool_projections::{Rejection, quota::Quota};
 
 use crate::{admission::Check, authentication::AuthenticationError};
 
-/// The next step for a request that could not be authenticated; `None` for an unregistered key, for which that of
-/// the code holds.
-pub(super) fn of_authentication(error: &AuthenticationError) -> Option<String> {
+/// The next step for a request that could not be authenticated.
+pub(super) fn of_authentication(error: &AuthenticationError) -> String {
     let hint = match error {
         AuthenticationError::Missing => {
             "Sign it with the registered key of the device (RFC 9421, tag keypool-v1)."
@@ -21,12 +20,15 @@ pub(super) fn of_authentication(error: &AuthenticationError) -> Option<String> {
             "Wait until the operator has set the server's clock, and check the device's own."
         }
         AuthenticationError::Authority { sent, known } => {
-            return Some(format!(
+            return format!(
                 "Send it to {known}. If clients reach this server at {sent:?}, its operator starts it with \
                  that as a --public-name, and the proxy passes the Host header on."
-            ));
+            );
         }
-        AuthenticationError::Unregistered(_) => return None,
+        AuthenticationError::Unregistered(_) => {
+            "Register the device first: keypool register, POST /devices. If it was registered before, another \
+             device of the user or the operator has removed it, or its key was replaced."
+        }
         AuthenticationError::NoDevice(_) => {
             "Name the device, USER/DEVICE, in the header Keypool-Caller, and cover it by the signature."
         }
@@ -41,7 +43,7 @@ pub(super) fn of_authentication(error: &AuthenticationError) -> Option<String> {
             "Sign the request, or name USER/DEVICE in X-Keypool-Caller, as --insecure-no-auth allows."
         }
     };
-    Some(hint.to_owned())
+    hint.to_owned()
 }
 
 /// The next step for a request that the rules of a pool refuse, unless that of its code says it.

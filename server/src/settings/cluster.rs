@@ -67,11 +67,14 @@ impl ClusterOptions {
         let signer = NoteSigner::from_secret_text(key.trim()).ok();
         let ledger = signer.map(|signer| signer.public().to_string());
         let is_postgres = POSTGRES_SCHEMES.iter().any(|scheme| servers.starts_with(scheme));
+        let waits = "connecting to the servers of the cluster, which may take half a minute";
         let log: Arc<dyn Replication> = if is_postgres {
             let settings = self.postgres(PostgresSettings::new(servers, name)?, ledger);
+            tracing::info!("{waits}");
             Arc::new(PostgresReplication::connect(&settings)?)
         } else {
             let settings = self.nats(NatsSettings::new(servers, name)?, ledger);
+            tracing::info!("{waits}");
             Arc::new(NatsReplication::connect(&settings)?)
         };
         Ok(Some(log))

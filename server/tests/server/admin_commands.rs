@@ -172,8 +172,11 @@ async fn the_operator_withdraws_one_package() {
     running.api.claim(&alice, "/keypackages/spend", &reserved).await.ok();
     let (_, code, said) = admin(&running, &["revoke-package", &package]).await;
     assert!(code == 1 && said.contains("is spent"), "{said}");
-    for (wrong, why) in [(&*"0".repeat(64), "is not known here"), ("xyz", "the server refused")] {
+    for (wrong, exit, why) in [
+        (&*"0".repeat(64), 1, "is not known here"),
+        (&package[..8], 2, "the hex of 16 to 64 bytes"),
+    ] {
         let (_, code, said) = admin(&running, &["revoke-package", wrong]).await;
-        assert!(code == 1 && said.contains(why), "{said}");
+        assert!(code == exit && said.contains(why), "{said}");
     }
 }

@@ -60,7 +60,7 @@ fn what_was_checked_is_said_where_nothing_is_found() {
     the server's history is not known here yet
     0 Welcomes joined here
     no checkpoint of the server's log is known here
-    the newest is not known: unauthenticated: unregistered key: KEY speaks for no device here; register it with POST /devices. Sign it with the registered key of the device (RFC 9421, tag keypool-v1); check the clock. (request ID)
+    the newest is not known: unauthenticated: unregistered key: KEY speaks for no device here. Register the device first: keypool register, POST /devices. If it was registered before, another device of the user or the operator has removed it, or its key was replaced. (request ID)
     nothing was found
     [1]
 

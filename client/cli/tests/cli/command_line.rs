@@ -87,7 +87,7 @@ fn a_device_is_registered_and_its_pool_kept() {
     [0]
 
     $ keypool refresh
-    1 new events, 0 packages expired, 0 uploaded again, 32 made and uploaded
+    1 new event, 0 packages expired, 0 uploaded again, 32 made and uploaded
     a new package of last resort stands behind the others
     32 packages available
     [0]
@@ -159,7 +159,7 @@ fn what_went_wrong_is_said_with_what_to_do() {
     let mut nobody = Command::new(env!("CARGO_BIN_EXE_keypool"));
     let nobody = told(&nobody.arg("status").env_clear().output().unwrap());
     assert_snapshot!(format!("{not_registered}\n\n{nobody}"), @"
-    error: unauthenticated: unregistered key: KEY speaks for no device here; register it with POST /devices. Sign it with the registered key of the device (RFC 9421, tag keypool-v1); check the clock. (request ID)
+    error: unauthenticated: unregistered key: KEY speaks for no device here. Register the device first: keypool register, POST /devices. If it was registered before, another device of the user or the operator has removed it, or its key was replaced. (request ID)
     [1]
 
     error: whose device is it? Say --user NAME
@@ -349,7 +349,7 @@ fn packages_are_withdrawn_and_the_key_is_replaced() {
     next: keypool refresh
     [0]
 
-    1 new events, 0 packages expired, 0 uploaded again, 3 made and uploaded
+    1 new event, 0 packages expired, 0 uploaded again, 3 made and uploaded
     a new package of last resort stands behind the others
     3 packages available
     [0]
@@ -394,7 +394,7 @@ fn a_pool_is_kept_of_two_ciphersuites() {
     ]
     .map(|arguments| told(&keypool(&service, arguments)));
     assert_snapshot!(played.join("\n\n"), @"
-    1 new events, 0 packages expired, 0 uploaded again, 6 made and uploaded
+    1 new event, 0 packages expired, 0 uploaded again, 6 made and uploaded
     a new package of last resort stands behind the others
     6 packages available
     [0]
@@ -452,7 +452,7 @@ fn a_device_is_removed_and_stays_its_users() {
     remove it from your groups as well; it comes back with a new key and a voucher
     [0]
 
-    error: unauthenticated: unregistered key: KEY speaks for no device here; register it with POST /devices. Sign it with the registered key of the device (RFC 9421, tag keypool-v1); check the clock. (request ID)
+    error: unauthenticated: unregistered key: KEY speaks for no device here. Register the device first: keypool register, POST /devices. If it was registered before, another device of the user or the operator has removed it, or its key was replaced. (request ID)
     [1]
 
     error: key_retired: key KEY was removed or replaced before; make a new one. Make a new key: one that was removed or rotated away is nobody's ever after. (request ID)

@@ -86,7 +86,7 @@ fn the_words_win_against_a_thief_who_has_removed_every_other_device() {
     remove it from your groups as well; it comes back with a new key and a voucher
     [0]
 
-    error: unauthenticated: unregistered key: KEY speaks for no device here; register it with POST /devices. Sign it with the registered key of the device (RFC 9421, tag keypool-v1); check the clock. (request ID)
+    error: unauthenticated: unregistered key: KEY speaks for no device here. Register the device first: keypool register, POST /devices. If it was registered before, another device of the user or the operator has removed it, or its key was replaced. (request ID)
     [1]
 
     error: not_allowed: the statement about the recovery key is not a signature by the key it names, for this device, in this ledger, on the head and until the time it names. Ask as the device that owns the pool, holds the reservation, or is a member of the group. (request ID)
@@ -97,7 +97,7 @@ fn the_words_win_against_a_thief_who_has_removed_every_other_device() {
     next: keypool refresh; it is in no group: have somebody remove your devices of before from each, and invite you
     [0]
 
-    error: unauthenticated: unregistered key: KEY speaks for no device here; register it with POST /devices. Sign it with the registered key of the device (RFC 9421, tag keypool-v1); check the clock. (request ID)
+    error: unauthenticated: unregistered key: KEY speaks for no device here. Register the device first: keypool register, POST /devices. If it was registered before, another device of the user or the operator has removed it, or its key was replaced. (request ID)
     [1]
 
     your devices:
@@ -140,7 +140,7 @@ fn words_are_replaced_with_those_of_before_and_are_good_for_nothing_then() {
     assert_eq!(reply["removed"], serde_json::json!(["laptop", "phone"]));
     said.push(told(&alice(&service, "laptop", &["recover"], second)));
     assert_snapshot!(words(&said.join("\n\n")), @"
-    error: unauthenticated: unregistered key: KEY speaks for no device here; register it with POST /devices. Sign it with the registered key of the device (RFC 9421, tag keypool-v1); check the clock. (request ID)
+    error: unauthenticated: unregistered key: KEY speaks for no device here. Register the device first: keypool register, POST /devices. If it was registered before, another device of the user or the operator has removed it, or its key was replaced. (request ID)
     [1]
 
     error: these are not the 24 words of the recovery key: a recovery key has 24 words, and there are 2
